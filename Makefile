@@ -1,0 +1,57 @@
+# Each target works on a fresh clone: it makes .venv, installs what it needs into it, and does nothing twice.
+#   make finetune                          the default recipe on the bundled model and charts
+#   make finetune RECIPE=recipes/NAME.yaml BACKEND=auto|mlx|torch ARGS="--resume --set train.steps=50"
+
+PYTHON ?= python3
+RECIPE ?= recipes/charts-tiny.yaml
+BACKEND ?= auto
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+
+# Apple silicon has MLX as its own backend, everything else torch; BACKEND= adds the other one.
+NATIVE := $(if $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m)),mlx,torch)
+WANTED := $(if $(filter mlx torch,$(BACKEND)),$(BACKEND),$(NATIVE))
+
+.DEFAULT_GOAL := help
+.PHONY: help finetune test check clean
+
+help: ## what can be made
+	@echo "make finetune   fine-tune and compare before and after  [RECIPE=$(RECIPE)] [BACKEND=auto|mlx|torch] [ARGS=...]"
+	@echo "make test       all tests, on both backends              [ARGS=...] for pytest"
+	@echo "make check      lint and format"
+	@echo "make clean      remove .venv and caches; runs/ stays"
+
+finetune: $(VENV)/with-$(NATIVE) $(VENV)/with-$(WANTED)
+	@$(BIN)/mlxtune finetune $(RECIPE) $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
+
+test: $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/with-check
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find mlxtune scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11. Say which to take: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The stamps with-mlx, with-torch, with-test: each extra is installed once, and again when a version changes.
+$(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test: $(VENV)/with-%: $(VENV)/made pyproject.toml constraints.txt
+	@echo "installing mlxtune[$*] into $(VENV) (minutes, the first time)"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
+
+# Without the library: a look at the style needs no framework.
+$(VENV)/with-check: $(VENV)/made constraints.txt
+	@$(PIP) ruff
+	@touch $@
