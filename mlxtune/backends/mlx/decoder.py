@@ -1,0 +1,110 @@
+"""The decoder that Llama-like text models share: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
+
+Parameter names are those of the published weights. Positions and masks come from outside, so nothing here looks at token
+ids, keeps state between calls, or waits for a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxtune.backends.mlx.cache import KVCache
+
+Mask = mx.array | str | None  # bool array that broadcasts to [B, heads, queries, keys], or "causal"
+
+
+class Attention(nn.Module):
+    def __init__(self, text: Mapping[str, Any], *, bias: bool) -> None:
+        super().__init__()
+        hidden, self.heads = text["hidden_size"], text["num_attention_heads"]
+        self.kv_heads = text.get("num_key_value_heads") or self.heads
+        self.head_dim = text.get("head_dim") or hidden // self.heads
+        self.q_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
+
+    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], mask: Mask, cache: KVCache | None) -> mx.array:
+        q = rotate(self._split(self.q_proj(x), self.heads), *rotary)
+        k = rotate(self._split(self.k_proj(x), self.kv_heads), *rotary)
+        v = self._split(self.v_proj(x), self.kv_heads)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+
+    def _split(self, x: mx.array, heads: int) -> mx.array:
+        return x.reshape(*x.shape[:2], heads, self.head_dim).transpose(0, 2, 1, 3)
+
+
+class Mlp(nn.Module):
+    def __init__(self, hidden: int, inner: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, inner, bias=bias)
+        self.up_proj = nn.Linear(hidden, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, hidden, bias=bias)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, text: Mapping[str, Any], *, bias: bool) -> None:
+        super().__init__()
+        self.self_attn = Attention(text, bias=bias)
+        self.mlp = Mlp(text["hidden_size"], text["intermediate_size"])
+        self.input_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+        self.post_attention_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+
+    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], mask: Mask, cache: KVCache | None) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """attention_bias: whether the query, key and value projections have one (Qwen2 does, Llama does not)."""
+
+    def __init__(self, text: Mapping[str, Any], *, attention_bias: bool) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(text["vocab_size"], text["hidden_size"])
+        self.layers = [Layer(text, bias=attention_bias) for _ in range(text["num_hidden_layers"])]
+        self.norm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+        self._frequencies = inverse_frequencies(self.layers[0].self_attn.head_dim, theta=text["rope_theta"])
+        self._axes = frequency_axes(len(self._frequencies), text.get("mrope_section"))
+
+    def __call__(self, x: mx.array, positions: mx.array, mask: Mask, caches: list[KVCache] | None = None) -> mx.array:
+        """x: [B, S, hidden]. positions: [A, B, S]. Gives [B, S, hidden] behind the last norm."""
+        rotary = self._rotary(positions, x.dtype)
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+            x = layer(x, rotary, mask, cache)
+        return self.norm(x)
+
+    def _rotary(self, positions: mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        """cos and sin, each [B, 1, S, head_dim]."""
+        axes, frequencies = mx.array(self._axes), mx.array(self._frequencies)
+        angles = positions.astype(mx.float32)[axes].transpose(1, 2, 0) * frequencies  # [B, S, head_dim / 2]
+        angles = mx.concatenate([angles, angles], axis=-1)[:, None]
+        return mx.cos(angles).astype(dtype), mx.sin(angles).astype(dtype)
+
+
+def inverse_frequencies(dim: int, *, theta: float) -> np.ndarray:
+    """[dim / 2] float32. Source: rotary position embedding, Su et al. 2021 (arXiv 2104.09864)."""
+    return (1.0 / (theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim))).astype(np.float32)
+
+
+def frequency_axes(frequencies: int, section: list[int] | None) -> np.ndarray:
+    """Which position axis turns each frequency: [head_dim / 2] int32. M-RoPE shares them out, time first."""
+    if not section:
+        return np.zeros(frequencies, np.int32)
+    return np.repeat(np.arange(len(section), dtype=np.int32), section)
+
+
+def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    """x turned by the angles of its position; the two halves of the last axis are the pairs' members."""
+    half = x.shape[-1] // 2
+    return x * cos + mx.concatenate([-x[..., half:], x[..., :half]], axis=-1) * sin
