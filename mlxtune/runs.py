@@ -1,0 +1,198 @@
+"""A run's folder on disk. Files are written beside their place and moved there: a kill leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from mlxtune.adapters import Adapter, save_adapter
+from mlxtune.errors import RunError
+from mlxtune.metrics import Score
+from mlxtune.recipe import Recipe, dump_recipe, load_recipe
+from mlxtune.types import Arrays
+
+_MANIFEST = "manifest.json"
+_KEPT = 2  # newest checkpoints that stay; an older one would only be needed if both were damaged
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file at once: readers see the old or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    with beside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(beside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where training stood after `step`. best: the best validation value so far, None before the first look."""
+
+    step: int
+    best: float | None
+    adapter: Arrays
+    optimizer: Arrays
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    # -- the whole run ----------------------------------------------------------------------------------------------
+
+    def update_info(self, **values: Any) -> None:
+        """Adds to run.json."""
+        write_json(self.path / "run.json", {**self.info(), **values})
+
+    def info(self) -> dict[str, Any]:
+        file = self.path / "run.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def write_evaluation(self, phase: str, predictions: Sequence[Mapping[str, Any]], scores: Mapping[str, Score]) -> None:
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in predictions)
+        write_text(self.path / phase / "predictions.jsonl", lines)
+        write_json(self.path / phase / "metrics.json", {name: value.to_dict() for name, value in scores.items()})
+
+    def read_evaluation(self, phase: str) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+        """(predictions, metrics) of a finished evaluation; None where it was not made."""
+        metrics = self.path / phase / "metrics.json"  # written last
+        if not metrics.exists():
+            return None
+        lines = (self.path / phase / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines], json.loads(metrics.read_text(encoding="utf-8"))
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def log_step(self, values: Mapping[str, Any]) -> None:
+        with (self.path / "train.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def forget_steps_after(self, step: int) -> None:
+        """Drops lines of train.jsonl that a resumed run will write again, and a last line that a kill cut short."""
+        file = self.path / "train.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines()
+            write_text(file, "".join(line + "\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
+
+    def save_checkpoint(self, checkpoint: Checkpoint, adapter: Adapter, *, base: str) -> Path:
+        folder = self._checkpoints / f"step-{checkpoint.step:06d}"
+        partial = self._fresh_partial(folder)
+        save_adapter(partial, adapter, checkpoint.adapter, base=base)
+        save_file(checkpoint.optimizer, partial / "optimizer.safetensors")
+        write_json(partial / "state.json", {"step": checkpoint.step, "best": checkpoint.best})
+        _seal(partial, folder)
+        for old in self._complete()[:-_KEPT]:
+            shutil.rmtree(old)
+        return folder
+
+    def save_best(self, adapter: Adapter, arrays: Arrays, *, step: int, base: str) -> None:
+        folder = self._checkpoints / "best"
+        partial = self._fresh_partial(folder)
+        save_adapter(partial, adapter, arrays, base=base)
+        write_json(partial / "state.json", {"step": step})
+        _seal(partial, folder)
+
+    def best(self) -> Path | None:
+        folder = self._checkpoints / "best"
+        return folder if folder.exists() and _intact(folder) else None
+
+    def best_step(self) -> int | None:
+        folder = self.best()
+        return json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"] if folder else None
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are all as they were written."""
+        for folder in reversed(self._complete()):
+            if _intact(folder):
+                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                stored = load_file(folder / "adapter_model.safetensors")
+                adapter = {
+                    name.removeprefix("base_model.model.").removesuffix(".weight"): array for name, array in stored.items()
+                }
+                optimizer = {name: np.array(value) for name, value in load_file(folder / "optimizer.safetensors").items()}
+                return Checkpoint(state["step"], state["best"], adapter, optimizer)
+        return None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def _complete(self) -> list[Path]:
+        return sorted(self._checkpoints.glob("step-*"))
+
+    def _fresh_partial(self, folder: Path) -> Path:
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        return partial
+
+
+def new_run(out: Path, name: str, recipe: Recipe) -> RunFolder:
+    """Makes <out>/<name>-<date>-<n> and writes the resolved recipe into it."""
+    number = 1
+    while True:
+        path = out / f"{name}-{date.today().isoformat()}-{number}"
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RunError(
+                f"{path}: the run folder cannot be made ({error.strerror}). Set out, or --out, to another folder"
+            ) from error
+    write_text(path / "recipe.yaml", dump_recipe(recipe))
+    return RunFolder(path)
+
+
+def run_to_resume(out: Path, name: str, recipe: Recipe) -> RunFolder:
+    """The newest unfinished run of this recipe. Errors: RunError where there is none, or its recipe was another one."""
+    runs = [RunFolder(file.parent) for file in out.glob(f"{name}-*/run.json")]
+    open_runs = [run for run in runs if run.info().get("status") != "finished" and run.info().get("kind") == "finetune"]
+    if not open_runs:
+        raise RunError(f"{out}: no unfinished run of '{name}' to resume. Leave --resume out to start one")
+    run = max(open_runs, key=lambda run: run.info()["started"])
+    stored = load_recipe(run.path / "recipe.yaml")
+    if stored != recipe:
+        keys = [key for key in type(recipe).model_fields if getattr(stored, key) != getattr(recipe, key)]
+        raise RunError(
+            f"{run.path}: was started with another recipe ({', '.join(keys)} differ). Start a new run, or restore the recipe"
+        )
+    return run
+
+
+def _seal(partial: Path, folder: Path) -> None:
+    """Writes the manifest of SHA-256 sums and moves the folder to its place."""
+    write_json(partial / _MANIFEST, {file.name: _digest(file) for file in sorted(partial.iterdir())})
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return all(_digest(folder / name) == digest for name, digest in manifest.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
