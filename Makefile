@@ -9,9 +9,9 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 
-# Apple silicon has MLX as its own backend, everything else torch; BACKEND= adds the other one.
+# Apple silicon has MLX as its own backend, everything else torch; BACKEND= takes the other one.
 NATIVE := $(if $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m)),mlx,torch)
 WANTED := $(if $(filter mlx torch,$(BACKEND)),$(BACKEND),$(NATIVE))
 
@@ -24,7 +24,7 @@ help: ## what can be made
 	@echo "make check      lint and format"
 	@echo "make clean      remove .venv and caches; runs/ stays"
 
-finetune: $(VENV)/with-$(NATIVE) $(VENV)/with-$(WANTED)
+finetune: $(VENV)/with-$(WANTED)
 	@$(BIN)/mlxtune finetune $(RECIPE) $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 
 test: $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save_file
 
 from mlxtune.errors import AdapterError
 from mlxtune.families import Family
@@ -116,13 +117,11 @@ def save_adapter(folder: Path, adapter: Adapter, arrays: Arrays, *, base: str) -
 def load_adapter(folder: Path, linears: Shapes, family: Family) -> Adapter:
     """Reads an adapter that mlxtune or PEFT wrote. Errors: AdapterError where it is of another kind or for another model."""
     config = _read_config(folder)
-    try:
-        stored = load_file(folder / "adapter_model.safetensors")
-    except FileNotFoundError as error:
-        raise AdapterError(f"{folder}: no adapter_model.safetensors. Give the folder that holds a PEFT adapter") from error
-    except Exception as error:  # safetensors raises its own class, which it does not export for numpy
-        raise AdapterError(f"{folder}/adapter_model.safetensors: cannot be read ({error})") from error
-    arrays = {_canonical(name, family): array.astype(np.float32) for name, array in stored.items()}
+    arrays = {_canonical(name, family): array for name, array in _read_arrays(folder / "adapter_model.safetensors").items()}
+    strays = [name for name in arrays if not re.search(r"\.lora_[AB]$", name)]
+    if strays or not arrays:
+        what = f"holds '{strays[0]}', which is no part of a LoRA layer" if strays else "holds no LoRA layers"
+        raise AdapterError(f"{folder}/adapter_model.safetensors: {what}. Merge such an adapter with PEFT first")
     sites = tuple(sorted({name.rpartition(".lora_")[0] for name in arrays}))
     rank = int(config["r"])
     for site in sites:
@@ -137,16 +136,41 @@ def load_adapter(folder: Path, linears: Shapes, family: Family) -> Adapter:
     )
 
 
+def _read_arrays(path: Path) -> Arrays:
+    """All arrays of a safetensors file as float32."""
+    try:
+        stored = deserialize(path.read_bytes())
+    except FileNotFoundError as error:
+        raise AdapterError(f"{path.parent}: no {path.name}. Give the folder that holds a PEFT adapter") from error
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path}: cannot be read ({error}). Copy the adapter again") from error
+    return {name: _as_float32(view["data"], view["dtype"], path=path).reshape(view["shape"]) for name, view in stored}
+
+
+def _as_float32(data: bytes, kind: str, *, path: Path) -> np.ndarray:
+    # numpy has no bfloat16, which PEFT writes for adapters that were trained in it: it is the upper half of a float32.
+    if kind == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    if kind not in ("F16", "F32", "F64"):
+        raise AdapterError(f"{path}: numbers of type {kind} are no adapter's. Save it as float32")
+    return np.frombuffer(data, f"<f{int(kind[1:]) // 8}").astype(np.float32)
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise AdapterError(
             f"{path}: no such file. Give the folder that holds a PEFT adapter, such as runs/<name>/adapter"
         ) from error
     except ValueError as error:
-        raise AdapterError(f"{path}: not valid JSON ({error})") from error
+        raise AdapterError(f"{path}: not valid JSON ({error}). Copy the adapter again") from error
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read ({error.strerror}). Check its permissions") from error
+    lacking = [key for key in ("r", "lora_alpha") if not isinstance(config, dict) or not isinstance(config.get(key), (int, float))]
+    if lacking:
+        raise AdapterError(f"{path}: '{lacking[0]}' is no number there, so this is no LoRA adapter. Give one that PEFT or mlxtune wrote")
     special = [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora") if config.get(key)]
     if config.get("peft_type") != "LORA" or special or config.get("bias", "none") != "none":
         what = ", ".join(special) or f"peft_type {config.get('peft_type')}, bias {config.get('bias')}"

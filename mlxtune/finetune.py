@@ -17,17 +17,17 @@ from mlxtune.data import data_fingerprint, load_examples
 from mlxtune.engine import EncodedRows, Engine, open_engine
 from mlxtune.errors import DataError
 from mlxtune.evaluate import evaluate
-from mlxtune.events import Change, Event, Finished, Notice, Observer, Phase, Planned, Sample
+from mlxtune.events import Event, Finished, Notice, Observer, Phase, Planned
 from mlxtune.hub import model_folder
-from mlxtune.metrics import METRICS, get_metrics
+from mlxtune.metrics import get_metrics
+from mlxtune.outcome import outcome
 from mlxtune.recipe import Recipe
-from mlxtune.runs import RunFolder, new_run, run_to_resume, write_json
+from mlxtune.runs import RunFolder, new_run, run_to_resume
 from mlxtune.schedule import total_steps
 from mlxtune.tasks import get_task
 from mlxtune.train import Trainer
 from mlxtune.types import Example
 
-_SAMPLES = 6
 _PACKAGES = ("mlxtune", "mlx", "torch", "transformers", "numpy", "Pillow", "tokenizers", "safetensors")
 
 
@@ -82,7 +82,7 @@ def finetune(
     Trainer(engine, recipe, run, adapter, rows, validation, observe).train(resume=resume)
     _keep_best(engine, run, adapter, recipe)
     _evaluate(setup, run, "after", observe)
-    return _finish(setup, run, time.perf_counter() - begin, observe)
+    return _finish(setup, run, wall_s=time.perf_counter() - begin, observe=observe)
 
 
 def evaluate_only(
@@ -109,7 +109,7 @@ def evaluate_only(
         backend_.attach(loaded, weight_decay=0.0)
     _choose_pictures(setup.engine, loaded, recipe)
     _evaluate(setup, run, "after", observe)
-    return _finish(setup, run, time.perf_counter() - begin, observe)
+    return _finish(setup, run, wall_s=time.perf_counter() - begin, observe=observe)
 
 
 def _prepare(recipe: Recipe, *, name: str, recipe_path: Path, backend: str | None) -> _Setup:
@@ -203,58 +203,10 @@ def _environment(setup: _Setup) -> dict[str, Any]:
     }
 
 
-def _finish(setup: _Setup, run: RunFolder, wall_s: float, observe: Observer) -> Finished:
-    before, after = run.read_evaluation("before"), run.read_evaluation("after")
-    changes = tuple(
-        Change(name, before[1][name]["value"] if before else None, after[1][name]["value"], METRICS[name].scale)
-        for name in (setup.metrics if after else ())
-    )
-    finished = Finished(
-        run=run.path,
-        changes=changes,
-        samples=_samples(before, after),
-        test_rows=len(setup.test),
-        wall_s=wall_s,
-        commands=_commands(setup, run),
-    )
-    write_json(
-        run.path / "benchmark_results.json",
-        {
-            "test_rows": len(setup.test),
-            "wall_s": round(wall_s, 3),
-            "best_step": run.best_step(),
-            "metrics": {
-                c.metric: {"before": c.before, "after": c.after, "change": _difference(c), "scale": c.scale} for c in changes
-            },
-        },
+def _finish(setup: _Setup, run: RunFolder, *, wall_s: float, observe: Observer) -> Finished:
+    finished = outcome(
+        run, metrics=setup.metrics, test=setup.test, model=setup.recipe.model.path, recipe_path=setup.recipe_path, wall_s=wall_s
     )
     run.update_info(status="finished", wall_s=round(wall_s, 3))
     observe(finished)
     return finished
-
-
-def _difference(change: Change) -> float | None:
-    return None if change.before is None or change.after is None else change.after - change.before
-
-
-def _samples(
-    before: tuple[list[dict[str, Any]], Any] | None, after: tuple[list[dict[str, Any]], Any] | None
-) -> tuple[Sample, ...]:
-    """Test rows spread evenly over the split, so that they show what there is and not what looks best."""
-    rows = (after or before or ([], None))[0]
-    earlier = {line["id"]: line["prediction"] for line in before[0]} if before else {}
-    later = {line["id"]: line["prediction"] for line in after[0]} if after else {}
-    chosen = rows[:: max(1, len(rows) // _SAMPLES)][:_SAMPLES]
-    return tuple(Sample(r["question"], r["target"], earlier.get(r["id"]), later.get(r["id"])) for r in chosen)
-
-
-def _commands(setup: _Setup, run: RunFolder) -> tuple[tuple[str, str], ...]:
-    adapter = run.path / "adapter"
-    if not adapter.exists():
-        return (("fine-tune it", f"mlxtune finetune {setup.recipe_path}"),)
-    image = next((i.source for row in setup.test for i in row.images if isinstance(i.source, Path)), "IMAGE")
-    question = setup.test[0].question if setup.test else "QUESTION"
-    return (
-        ("ask it yourself", f'mlxtune ask {image} "{question}" --model {setup.recipe.model.path} --adapter {adapter}'),
-        ("score the adapter again", f"mlxtune evaluate {setup.recipe_path} --adapter {adapter}"),
-    )

@@ -74,8 +74,9 @@ class RunFolder:
         metrics = self.path / phase / "metrics.json"  # written last
         if not metrics.exists():
             return None
-        lines = (self.path / phase / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines], json.loads(metrics.read_text(encoding="utf-8"))
+        text = (self.path / phase / "predictions.jsonl").read_text(encoding="utf-8")
+        # splitlines() would also cut at U+2028 and its kind, which a model may well answer with.
+        return [json.loads(line) for line in text.split("\n") if line], json.loads(metrics.read_text(encoding="utf-8"))
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -109,8 +110,12 @@ class RunFolder:
         _seal(partial, folder)
 
     def best(self) -> Path | None:
+        """The best checkpoint's folder; None where none was saved. Errors: RunError where it is damaged."""
         folder = self._checkpoints / "best"
-        return folder if folder.exists() and _intact(folder) else None
+        folder = next((path for path in (folder, _aside(folder)) if path.exists()), None)
+        if folder is not None and not _intact(folder):
+            raise RunError(f"{folder}: damaged since it was written. Remove {self._checkpoints} and run again with --resume")
+        return folder
 
     def best_step(self) -> int | None:
         folder = self.best()
@@ -134,7 +139,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def _complete(self) -> list[Path]:
-        return sorted(self._checkpoints.glob("step-*"))
+        return sorted(self._checkpoints.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
 
     def _fresh_partial(self, folder: Path) -> Path:
         partial = folder.with_name(f".{folder.name}.partial")
@@ -163,11 +168,13 @@ def new_run(out: Path, name: str, recipe: Recipe) -> RunFolder:
 
 def run_to_resume(out: Path, name: str, recipe: Recipe) -> RunFolder:
     """The newest unfinished run of this recipe. Errors: RunError where there is none, or its recipe was another one."""
-    runs = [RunFolder(file.parent) for file in out.glob(f"{name}-*/run.json")]
-    open_runs = [run for run in runs if run.info().get("status") != "finished" and run.info().get("kind") == "finetune"]
+    runs = {RunFolder(file.parent): RunFolder(file.parent).info() for file in out.glob("*/run.json")}
+    # By the name inside: the folders of "charts" and of "charts-t4" begin alike.
+    own = [run for run, info in runs.items() if info.get("name") == name and info.get("kind") == "finetune"]
+    open_runs = [run for run in own if runs[run].get("status") != "finished"]
     if not open_runs:
         raise RunError(f"{out}: no unfinished run of '{name}' to resume. Leave --resume out to start one")
-    run = max(open_runs, key=lambda run: run.info()["started"])
+    run = max(open_runs, key=lambda run: runs[run]["started"])
     stored = load_recipe(run.path / "recipe.yaml")
     if stored != recipe:
         keys = [key for key in type(recipe).model_fields if getattr(stored, key) != getattr(recipe, key)]
@@ -178,11 +185,17 @@ def run_to_resume(out: Path, name: str, recipe: Recipe) -> RunFolder:
 
 
 def _seal(partial: Path, folder: Path) -> None:
-    """Writes the manifest of SHA-256 sums and moves the folder to its place."""
+    """Writes the manifest of SHA-256 sums and moves the folder to its place; one that stands there goes aside for as long."""
     write_json(partial / _MANIFEST, {file.name: _digest(file) for file in sorted(partial.iterdir())})
     if folder.exists():
-        shutil.rmtree(folder)
+        shutil.rmtree(_aside(folder), ignore_errors=True)
+        os.replace(folder, _aside(folder))
     os.replace(partial, folder)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _intact(folder: Path) -> bool:

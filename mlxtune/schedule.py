@@ -34,9 +34,11 @@ def rows_of_step(step: int, rows: int, spec: TrainSpec) -> np.ndarray:
 def lr_at(step: int, total: int, spec: TrainSpec) -> float:
     """Learning rate of step `step` (from 1) of `total`: a linear rise, then cosine or linear to zero, or constant.
 
-    Source: the schedules of transformers' `get_scheduler`, counted from the first step that is made.
+    Source: the schedules of transformers' `get_scheduler`. The rise is counted from the first step that is made, where theirs
+    has rate 0; the fall starts one step later for it and does not reach 0, so every step learns.
     """
-    warmup = spec.warmup * total if spec.warmup < 1 else spec.warmup
+    # In whole steps, as TrainingArguments has it: the fall would start above the highest rate behind part of a step.
+    warmup = math.ceil(spec.warmup * total) if spec.warmup < 1 else spec.warmup
     if step <= warmup:
         return spec.learning_rate * step / warmup
     progress = (step - 1 - warmup) / max(1.0, total - warmup)

@@ -35,13 +35,16 @@ def read_json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if optional and not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
             f"{path}: no such file; a model folder needs it. Check model.path, or download the model again"
         ) from error
     except ValueError as error:
         raise ModelError(f"{path}: not valid JSON ({error}). Download the file again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object but a {type(value).__name__}. Download the file again")
+    return value
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -25,8 +25,6 @@ def load_model(folder: Path, loading: Loading) -> nn.Module:
     weights = _read(folder, family_of(config))
     if config.tied:
         weights.pop("lm_head.weight", None)
-    elif "lm_head.weight" not in weights:  # some files leave it out although the config does not say that it is tied
-        weights["lm_head.weight"] = next(v for k, v in weights.items() if k.endswith("embed_tokens.weight"))
     expected = {name: value.shape for name, value in tree_flatten(model.parameters())}
     weights = {name: _as_mlx(value, expected.get(name)) for name, value in weights.items()}
     _check(folder, expected, weights)

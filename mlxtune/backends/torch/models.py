@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from mlxtune.backends.base import Loading
@@ -96,17 +97,24 @@ def load_model(folder: Path, loading: Loading, device: torch.device) -> TorchMod
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and refused below
             **_quantization(loading, dtype, device),
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}: {str(error).splitlines()[0]}. The folder must hold the model's safetensors files") from error
-    missing, wrong = sorted(report["missing_keys"]), sorted(map(str, report["mismatched_keys"]))
-    if missing or wrong:
-        raise ModelError(
-            f"{folder}: the weights are incomplete or of other shapes: {', '.join((missing + wrong)[:5])}. Download them again"
-        )
+    _check(folder, report)
     model.requires_grad_(False)
     return kind(model.eval() if loading.quantize else model.to(device).eval(), device)
+
+
+def _check(folder: Path, report: dict[str, Any]) -> None:
+    wrong = {name for name, *_ in report["mismatched_keys"]}
+    found = {"missing": report["missing_keys"] - wrong, "unknown": report["unexpected_keys"], "of another shape": wrong}
+    for what, names in found.items():
+        if names:
+            raise ModelError(
+                f"{folder}: {len(names)} weights are {what}: {', '.join(sorted(names)[:3])}. Download the model again"
+            )
 
 
 def _quantization(loading: Loading, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
