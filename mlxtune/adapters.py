@@ -168,9 +168,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{path}: not valid JSON ({error}). Copy the adapter again") from error
     except OSError as error:
         raise AdapterError(f"{path}: cannot be read ({error.strerror}). Check its permissions") from error
-    lacking = [key for key in ("r", "lora_alpha") if not isinstance(config, dict) or not isinstance(config.get(key), (int, float))]
+    lacking = [
+        key for key in ("r", "lora_alpha") if not isinstance(config, dict) or not isinstance(config.get(key), (int, float))
+    ]
     if lacking:
-        raise AdapterError(f"{path}: '{lacking[0]}' is no number there, so this is no LoRA adapter. Give one that PEFT or mlxtune wrote")
+        raise AdapterError(
+            f"{path}: '{lacking[0]}' is no number there, so this is no LoRA adapter. Give one that PEFT or mlxtune wrote"
+        )
     special = [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "use_dora") if config.get(key)]
     if config.get("peft_type") != "LORA" or special or config.get("bias", "none") != "none":
         what = ", ".join(special) or f"peft_type {config.get('peft_type')}, bias {config.get('bias')}"

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlxtune import __version__
 from mlxtune.adapters import Adapter, load_adapter, new_adapter, save_adapter
 from mlxtune.backends import Choice, choose_backend
 from mlxtune.data import data_fingerprint, load_examples
 from mlxtune.engine import EncodedRows, Engine, open_engine
-from mlxtune.errors import DataError
+from mlxtune.errors import DataError, RunError
 from mlxtune.evaluate import evaluate
 from mlxtune.events import Event, Finished, Notice, Observer, Phase, Planned
 from mlxtune.hub import model_folder
@@ -28,7 +29,7 @@ from mlxtune.tasks import get_task
 from mlxtune.train import Trainer
 from mlxtune.types import Example
 
-_PACKAGES = ("mlxtune", "mlx", "torch", "transformers", "numpy", "Pillow", "tokenizers", "safetensors")
+_PACKAGES = ("mlx", "torch", "transformers", "numpy", "Pillow", "tokenizers", "safetensors")
 
 
 def ignore(event: Event) -> None:
@@ -71,15 +72,19 @@ def finetune(
     rows = EncodedRows(engine.processor, setup.examples["train"], max_tokens=recipe.train.max_tokens)
     adapter = new_adapter(engine.backend.linears(), engine.family, recipe.lora, seed=recipe.train.seed)
     run = run_to_resume(folder, name, recipe) if resume else new_run(folder, name, recipe)
-    if not resume:
+    if resume:
+        _check_same_rows(setup, run)
+    else:
         run.update_info(kind="finetune", status="running", **_environment(setup))
+    # Made before anything is computed: it tries the validation rows.
+    validation = setup.examples.get("validation") or []
+    trainer = Trainer(engine, recipe, run, adapter, rows, validation, observe)
     _choose_pictures(engine, adapter, recipe)
     _announce(setup, run, adapter, steps=total_steps(len(rows), recipe.train), observe=observe)
     if run.read_evaluation("before") is None:
         _evaluate(setup, run, "before", observe)
     engine.backend.attach(adapter, weight_decay=recipe.train.weight_decay)
-    validation = setup.examples.get("validation") or []
-    Trainer(engine, recipe, run, adapter, rows, validation, observe).train(resume=resume)
+    trainer.train(resume=resume)
     _keep_best(engine, run, adapter, recipe)
     _evaluate(setup, run, "after", observe)
     return _finish(setup, run, wall_s=time.perf_counter() - begin, observe=observe)
@@ -115,12 +120,19 @@ def evaluate_only(
 def _prepare(recipe: Recipe, *, name: str, recipe_path: Path, backend: str | None) -> _Setup:
     choice = choose_backend(backend or recipe.backend)
     metrics = recipe.evaluate.metrics or list(get_task(recipe.data.task).metrics)
-    get_metrics([*metrics, *([recipe.train.best] if recipe.train.best not in (None, "loss") else [])])
+    get_metrics(metrics)
+    get_metrics([recipe.train.best] if recipe.train.best not in (None, "loss") else [], key="train.best")
     examples = load_examples(recipe.data)
     folder = model_folder(recipe.model.path, revision=recipe.model.revision)
     engine = open_engine(folder, recipe.model, backend=choice.name)
     test = examples.get("test", [])[: recipe.evaluate.limit]
     return _Setup(recipe, name, recipe_path, examples, test, metrics, choice, engine)
+
+
+def _check_same_rows(setup: _Setup, run: RunFolder) -> None:
+    """The recipe only names the rows; what it names may have changed since the run was broken off."""
+    if run.info().get("data_sha256") != data_fingerprint(setup.examples):
+        raise RunError(f"{run.path}: was started with other rows in '{setup.recipe.data.path}'. Start a new run, or restore them")
 
 
 def _choose_pictures(engine: Engine, adapter: Adapter | None, recipe: Recipe) -> None:
@@ -183,7 +195,7 @@ def _plan(setup: _Setup, run: RunFolder, adapter: Adapter | None, *, steps: int)
 
 
 def _environment(setup: _Setup) -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {"mlxtune": __version__}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

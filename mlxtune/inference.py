@@ -40,6 +40,8 @@ class Runner:
             if not text.endswith("\ufffd") and text.startswith(shown):
                 yield text[len(shown) :]
                 shown = text
+        # What was held back and never became whole, as the evaluation has it.
+        yield processor.decode(ids)[len(shown) :]
 
 
 def _example(image: Any, question: str) -> Example:

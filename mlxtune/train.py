@@ -20,7 +20,7 @@ from mlxtune.types import Batch, Encoded, Example
 
 @dataclass
 class Trainer:
-    """adapter: already attached to the engine's backend. validation: may be empty; then nothing is looked at."""
+    """adapter: attached to the engine's backend before `train` is called. validation: may be empty; then nothing is looked at."""
 
     engine: Engine
     recipe: Recipe

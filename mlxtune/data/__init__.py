@@ -43,7 +43,7 @@ def load_examples(spec: Any, *, root: Path | str | None = None) -> dict[str, lis
     if fractions := {key: float(split) for key, split in splits.items() if is_fraction(split)}:
         everything = _examples(source, fraction_tables(splits, source=source), task=task, spec=spec, folder=folder)
         loaded |= split_by_image(everything, fractions=fractions, seed=spec.seed)
-    for key in splits.keys() - fractions.keys():
+    for key in (key for key in splits if key not in fractions):
         names = [splits[key]] if splits[key] in source.tables else source.everything()
         loaded[key] = list(islice(_examples(source, names, task=task, spec=spec, folder=folder), limits[key]))
     examples = {key: _identified(loaded[key][: limits[key]], split=key) for key in splits}

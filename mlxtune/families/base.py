@@ -16,6 +16,8 @@ from mlxtune.families.config import ModelConfig, read_json
 from mlxtune.images import ImageRef
 from mlxtune.types import Encoded, Example, Pixels
 
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -84,12 +86,15 @@ class Processor(ABC):
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
+        folder = self.config.folder
+        # Without them transformers may make a tokenizer that knows the special tokens alone, and drops all text.
+        if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+            raise ModelError(f"{folder}: no tokenizer file ({', '.join(_TOKENIZER_FILES)}). Download the model again")
         try:
-            return AutoTokenizer.from_pretrained(str(self.config.folder), trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"{self.config.folder}: the tokenizer cannot be loaded ({error}). Download the model again"
-            ) from error
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{folder}: the tokenizer cannot be loaded ({reason}). Download the model again") from error
 
     @cached_property
     def chat_template(self) -> str:

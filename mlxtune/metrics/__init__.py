@@ -24,11 +24,14 @@ __all__ = ["METRICS", "Metric", "Score", "get_metrics", "score"]
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*ANSWERS, *OVERLAP)}
 
 
-def get_metrics(names: Sequence[str]) -> list[Metric]:
-    """The metrics of these names, in this order. Raises RecipeError with the nearest name where one is not known."""
+def get_metrics(names: Sequence[str], *, key: str = "evaluate.metrics") -> list[Metric]:
+    """The metrics of these names, in this order. Raises RecipeError with the nearest name where one is not known.
+
+    key: the recipe's key that names them, for the message.
+    """
     for name in names:
         if name not in METRICS:
-            raise RecipeError(f"evaluate.metrics: no metric '{name}'.{_suggestion(name)} There are: {', '.join(METRICS)}")
+            raise RecipeError(f"{key}: no metric '{name}'.{_suggestion(name)} There are: {', '.join(METRICS)}")
     return [METRICS[name] for name in names]
 
 

@@ -106,9 +106,13 @@ def score_items(scores: Mapping[str, Score]) -> list[str]:
     return [f"{name(metric)} {value(score.value, scale=scale_of(metric))}" for metric, score in scores.items()]
 
 
-def ungraded_text(event: Evaluated, *, phase: str) -> str | None:
+def warnings(event: Evaluated, *, phase: str) -> list[str]:
+    """What to know before the scores are believed: answers without a grade, and what a score says of itself."""
     most = max((score.ungraded for score in event.scores.values()), default=0)
-    return f"{phase}: up to {most} answers could not be graded" if most else None
+    ungraded = [f"{phase}: up to {most} answers could not be graded"] if most else []
+    return ungraded + [
+        f"{phase}, {name(key)}: {score.extra['note']}" for key, score in event.scores.items() if "note" in score.extra
+    ]
 
 
 def headings(result: Finished) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class LiveView:
     def _evaluated(self, event: Evaluated) -> None:
         phase = facts.phase_name(event.phase, self._plan)
         self._print(self._summary(phase, facts.score_items(event.scores), note=duration(event.wall_s)))
-        if warning := facts.ungraded_text(event, phase=phase):
+        for warning in facts.warnings(event, phase=phase):
             self._print(Text.assemble(("note ", "yellow"), warning))
         self._show(_waiting(_NEXT[event.phase]))
 

@@ -72,7 +72,7 @@ class PlainView:
         self._quarter = 0
         phase = facts.phase_name(event.phase, self._plan)
         self._line(f"{phase}: {', '.join(facts.score_items(event.scores))} ({duration(event.wall_s)})")
-        if warning := facts.ungraded_text(event, phase=phase):
+        for warning in facts.warnings(event, phase=phase):
             self._line(f"note: {warning}")
 
     def _step(self, event: StepDone) -> None:

@@ -313,3 +313,10 @@ def test_clean(text: str, expected: str) -> None:
 )
 def test_numbers_for_people(made: str, expected: str) -> None:
     assert made == expected
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_score_that_misleads_says_so(live: bool) -> None:
+    score = Score(value=0.0, n=3, ungraded=0, extra={"note": "no prediction has four tokens"})
+    text = bare(shown([PLAN, Evaluated("after", {"bleu": score}, 1.0)], live=live))
+    assert "after, bleu: no prediction has four tokens" in " ".join(text.split())
