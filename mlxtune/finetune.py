@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune import __version__
-from mlxtune.adapters import Adapter, load_adapter, new_adapter, save_adapter
+from mlxtune.adapters import Adapter, load_adapter, new_adapter
 from mlxtune.backends import Choice, choose_backend
 from mlxtune.data import data_fingerprint, load_examples
 from mlxtune.engine import EncodedRows, Engine, open_engine
@@ -153,7 +153,7 @@ def _keep_best(engine: Engine, run: RunFolder, adapter: Adapter, recipe: Recipe)
     best = run.best() if recipe.train.best is not None else None
     if best is not None:
         engine.backend.set_adapter(load_adapter(best, _base_shapes(adapter), engine.family).arrays)
-    save_adapter(run.path / "adapter", adapter, engine.backend.adapter(), base=recipe.model.path)
+    run.save_result(adapter, engine.backend.adapter(), base=recipe.model.path)
 
 
 def _base_shapes(adapter: Adapter) -> dict[str, tuple[int, int]]:

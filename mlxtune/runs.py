@@ -109,6 +109,13 @@ class RunFolder:
         write_json(partial / "state.json", {"step": step})
         _seal(partial, folder)
 
+    def save_result(self, adapter: Adapter, arrays: Arrays, *, base: str) -> None:
+        """The adapter that the run ends with, as PEFT has it and nothing beside it."""
+        folder = self.path / "adapter"
+        partial = self._fresh_partial(folder)
+        save_adapter(partial, adapter, arrays, base=base)
+        _place(partial, folder)
+
     def best(self) -> Path | None:
         """The best checkpoint's folder; None where none was saved. Errors: RunError where it is damaged."""
         folder = self._checkpoints / "best"
@@ -185,8 +192,13 @@ def run_to_resume(out: Path, name: str, recipe: Recipe) -> RunFolder:
 
 
 def _seal(partial: Path, folder: Path) -> None:
-    """Writes the manifest of SHA-256 sums and moves the folder to its place; one that stands there goes aside for as long."""
+    """Writes the manifest of SHA-256 sums and moves the folder to its place."""
     write_json(partial / _MANIFEST, {file.name: _digest(file) for file in sorted(partial.iterdir())})
+    _place(partial, folder)
+
+
+def _place(partial: Path, folder: Path) -> None:
+    """Moves a folder to its place; one that stands there goes aside for as long."""
     if folder.exists():
         shutil.rmtree(_aside(folder), ignore_errors=True)
         os.replace(folder, _aside(folder))

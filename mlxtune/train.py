@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass
 from mlxtune.adapters import Adapter
 from mlxtune.batching import micro_batches
 from mlxtune.engine import EncodedRows, Engine
+from mlxtune.errors import RunError
 from mlxtune.evaluate import evaluate
 from mlxtune.events import Event, Observer, Saved, StepDone, Validated
 from mlxtune.metrics import METRICS
@@ -55,6 +57,8 @@ class Trainer:
         result = self.engine.backend.train_step(
             list(self._batches(rows)), lr=lr, clip=spec.clip, seed=spec.seed * 1_000_003 + step
         )
+        if not math.isfinite(result.loss):
+            raise RunError(f"step {step}: the loss is {result.loss}. Lower train.learning_rate, or raise model.precision")
         event = StepDone(
             step=step,
             total_steps=self._total,

@@ -77,15 +77,22 @@ class LossScale:
 
     value: float = 2.0**14
     growth_interval: int = 200
-    _good_steps: int = 0
+    good_steps: int = 0  # since the scale was last halved
+
+    def to_array(self) -> np.ndarray:
+        """[2] float64, for a checkpoint."""
+        return np.array([self.value, self.good_steps], np.float64)
+
+    def restore(self, array: np.ndarray) -> None:
+        self.value, self.good_steps = float(array[0]), int(array[1])
 
     def accepts(self, grad_norm: float) -> bool:
         """Whether the gradients can be used; halves or doubles the scale."""
         if math.isfinite(grad_norm) or self.value <= 1.0:
-            self._good_steps += 1
-            if self.value > 1.0 and self._good_steps % self.growth_interval == 0:
+            self.good_steps += 1
+            if self.value > 1.0 and self.good_steps % self.growth_interval == 0:
                 self.value *= 2
             return True
         self.value /= 2
-        self._good_steps = 0
+        self.good_steps = 0
         return False

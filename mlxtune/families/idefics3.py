@@ -21,7 +21,8 @@ def patch_places(count: int, side: int) -> np.ndarray:
     Source: Idefics3VisionEmbeddings of transformers, in its own single precision: fractions of the side are sorted into buckets.
     """
     fractions = np.minimum(np.arange(count, dtype=np.float32) * np.float32(1.0 / count), np.float32(1.0 - 1e-6))
-    boundaries = np.arange(1 / side, 1.0, 1 / side, dtype=np.float32)
+    # Rounded last: numpy's float32 arange adds up a rounded step, and some of SmolVLM-Base's 27 places would be off by one.
+    boundaries = np.arange(1 / side, 1.0, 1 / side).astype(np.float32)
     buckets = np.searchsorted(boundaries, fractions, side="right")
     return (buckets[:, None] * side + buckets[None, :]).reshape(-1).astype(np.int32)
 

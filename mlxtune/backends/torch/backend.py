@@ -103,7 +103,7 @@ class TorchBackend:
 
     def optimizer(self) -> Arrays:
         assert self._optimizer is not None, "attach an adapter first"
-        arrays: Arrays = {"step": np.array(0, np.int64), "loss_scale": np.array(self._scale.value, np.float64)}
+        arrays: Arrays = {"step": np.array(0, np.int64), "loss_scale": self._scale.to_array()}
         for name, parameter in self._adapter.items():
             state = self._optimizer.state.get(parameter) or {}
             for key in ("exp_avg", "exp_avg_sq"):
@@ -114,7 +114,7 @@ class TorchBackend:
 
     def set_optimizer(self, arrays: Arrays) -> None:
         assert self._optimizer is not None, "attach an adapter first"
-        self._scale.value = float(arrays["loss_scale"])
+        self._scale.restore(arrays["loss_scale"])
         for name, parameter in self._adapter.items():
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(arrays["step"])),
@@ -138,6 +138,8 @@ class TorchBackend:
             total += loss.detach()
         self._dropout(False)
         for parameter in self._adapter.values():
+            if parameter.grad is None:  # an adapted vision tower in a step without pictures
+                parameter.grad = torch.zeros_like(parameter)
             parameter.grad.div_(self._scale.value)
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self._adapter.values()]))
         return float(total), float(norm)
