@@ -268,10 +268,8 @@ class Run:
         for rows in ahead:
             losses.append(self.update(rows, lr_scale(self.step, steps)))
             if self.step % 50 == 0:
-                say(
-                    f"step {self.step}",
-                    dict(zip(("loss", "hint"), np.mean(losses[-50:], axis=0), strict=True)) | {"s": time.monotonic() - begin},
-                )
+                loss, hint = np.mean(losses[-50:], axis=0)
+                say(f"step {self.step}", {"loss": loss, "hint": hint, "s": time.monotonic() - begin})
             if self.step % every == 0 or self.step == steps:
                 say(f"step {self.step}", sentence_accuracy(self.model, self.packer))
                 self.save()
@@ -332,7 +330,7 @@ def measure(folder: Path, packer: Packer, *, images: int = 400) -> dict[str, dic
 @click.option("--questions", default=5, show_default=True, help="Questions an image, besides its description.")
 @click.option("--lr", default=3e-3, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--every", default=250, show_default=True, help="Steps between held-out scores and checkpoints.")
+@click.option("--every", default=200, show_default=True, help="Steps between held-out scores and checkpoints.")
 @click.option("--time-limit", default=7200.0, show_default=True, help="Seconds of training in this call.")
 @click.option("--resume", is_flag=True, help="Go on from the latest checkpoint in WORK.")
 def main(

@@ -183,9 +183,10 @@ split; a content is right if the first number, color, category or yes/no of the 
 ## What it cannot do
 
 Compare: "Is Tea higher than Milk?" it answers no better than a coin would; it never learned to look two things up at
-once. Nor anything else. It knows twelve category words, four series names, eight colors, axes from 0 to 100 and English questions
-in a few wordings; photographs, other charts, other languages and open conversation give nonsense. It is no measure of
-what Qwen2.5-VL can do, and is not affiliated with its makers.
+once. Where there are several lines or groups it often misreads values. Its schooling stopped when the time was up, not
+when it had stopped improving. Nor can it do anything else: it knows twelve category words, four series names, eight
+colors, axes from 0 to 100 and English questions in a few wordings; photographs, other charts, other languages and open
+conversation give nonsense. It is no measure of what Qwen2.5-VL can do, and is not affiliated with its makers.
 
 Licence: MIT, like the repository.
 """
