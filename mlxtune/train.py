@@ -57,8 +57,11 @@ class Trainer:
         result = self.engine.backend.train_step(
             list(self._batches(rows)), lr=lr, clip=spec.clip, seed=spec.seed * 1_000_003 + step
         )
-        if not math.isfinite(result.loss):
-            raise RunError(f"step {step}: the loss is {result.loss}. Lower train.learning_rate, or raise model.precision")
+        if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            raise RunError(
+                f"step {step}: the loss is {result.loss}, the gradient norm {result.grad_norm}. "
+                "Lower train.learning_rate, or raise model.precision"
+            )
         event = StepDone(
             step=step,
             total_steps=self._total,
