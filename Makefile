@@ -8,6 +8,7 @@ BACKEND ?= auto
 ARGS ?=
 
 VENV := .venv
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 
@@ -16,26 +17,30 @@ NATIVE := $(if $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m)),mlx,to
 WANTED := $(if $(filter mlx torch,$(BACKEND)),$(BACKEND),$(NATIVE))
 
 .DEFAULT_GOAL := help
-.PHONY: help finetune test check clean
+.PHONY: help finetune test check bench clean
 
 help: ## what can be made
 	@echo "make finetune   fine-tune and compare before and after  [RECIPE=$(RECIPE)] [BACKEND=auto|mlx|torch] [ARGS=...]"
 	@echo "make test       all tests, on both backends              [ARGS=...] for pytest"
 	@echo "make check      lint and format"
-	@echo "make clean      remove .venv and caches; runs/ stays"
+	@echo "make bench      speed and memory beside the other trainers, hours [ARGS=...] for scripts/bench.py"
+	@echo "make clean      remove .venv, .venv-bench and caches; runs/ stays"
 
 finetune: $(VENV)/with-$(WANTED)
 	@$(BIN)/mlxtune finetune $(RECIPE) $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 
 test: $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 check: $(VENV)/with-check
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 
+bench: $(BENCH)/made
+	@$(BENCH)/bin/python scripts/bench.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis
 	find mlxtune scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
@@ -54,4 +59,13 @@ $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test: $(VENV)/with-%: $(VENV)/m
 # Without the library: a look at the style needs no framework.
 $(VENV)/with-check: $(VENV)/made constraints.txt
 	@$(PIP) ruff
+	@touch $@
+
+# The other trainers pin older versions than mlxtune runs with, so they live apart.
+$(BENCH)/made: pyproject.toml constraints.txt $(wildcard scripts/benchmarks/requirements*.txt)
+	@echo "making $(BENCH) with mlxtune and the other trainers (minutes)"
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt \
+	  --editable '.[mlx,torch,test]' -r scripts/benchmarks/requirements.txt
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r scripts/benchmarks/requirements-no-deps.txt
 	@touch $@
