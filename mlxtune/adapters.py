@@ -117,7 +117,7 @@ def save_adapter(folder: Path, adapter: Adapter, arrays: Arrays, *, base: str) -
 def load_adapter(folder: Path, linears: Shapes, family: Family) -> Adapter:
     """Reads an adapter that mlxtune or PEFT wrote. Errors: AdapterError where it is of another kind or for another model."""
     config = _read_config(folder)
-    arrays = {_canonical(name, family): array for name, array in _read_arrays(folder / "adapter_model.safetensors").items()}
+    arrays = {_canonical(name, family): array for name, array in stored_arrays(folder).items()}
     strays = [name for name in arrays if not re.search(r"\.lora_[AB]$", name)]
     if strays or not arrays:
         what = f"holds '{strays[0]}', which is no part of a LoRA layer" if strays else "holds no LoRA layers"
@@ -136,15 +136,20 @@ def load_adapter(folder: Path, linears: Shapes, family: Family) -> Adapter:
     )
 
 
-def _read_arrays(path: Path) -> Arrays:
-    """All arrays of a safetensors file as float32."""
+def stored_arrays(folder: Path) -> Arrays:
+    """The arrays of `adapter_model.safetensors` as float32, without what PEFT puts around a name. Errors: AdapterError."""
+    path = folder / "adapter_model.safetensors"
     try:
         stored = deserialize(path.read_bytes())
     except FileNotFoundError as error:
         raise AdapterError(f"{path.parent}: no {path.name}. Give the folder that holds a PEFT adapter") from error
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path}: cannot be read ({error}). Copy the adapter again") from error
-    return {name: _as_float32(view["data"], view["dtype"], path=path).reshape(view["shape"]) for name, view in stored}
+    return {_inner(name): _as_float32(view["data"], view["dtype"], path=path).reshape(view["shape"]) for name, view in stored}
+
+
+def _inner(name: str) -> str:
+    return name.removeprefix(_PREFIX).replace(".default.weight", ".weight").removesuffix(".weight")
 
 
 def _as_float32(data: bytes, kind: str, *, path: Path) -> np.ndarray:
@@ -183,8 +188,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _canonical(name: str, family: Family) -> str:
-    inner = name.removeprefix(_PREFIX).replace(".default.weight", ".weight").removesuffix(".weight")
-    site, _, matrix = inner.rpartition(".lora_")
+    site, _, matrix = name.rpartition(".lora_")
     return f"{family.canonical(site)}.lora_{matrix}"
 
 

@@ -16,6 +16,17 @@ class DataError(MlxtuneError):
     """Rows or pictures are missing, broken, or of another form than the task expects."""
 
 
+class RowError(DataError):
+    """One row, or its picture, cannot be used; whether that ends the run is the recipe's to say (`data.max_skipped`).
+
+    reason: a few words that such rows are counted by, such as "picture missing".
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class ModelError(MlxtuneError):
     """The model folder is incomplete, unsafe to load, or of a family that is not known."""
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from mlxtune.metrics import Score
 
-Phase = Literal["before", "after", "evaluate"]
+Phase = str  # what is being asked and when: "before", "after", or either with "/" and the name of a further set
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows are being read, before anything else is known. total: None where it cannot be told."""
+
+    path: str
+    rows: int
+    total: int | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,15 @@ class Notice:
     """Something the user should know though nothing failed."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class LookProgress:
+    """Pictures that have gone through the vision tower, once for all that follows. phase: what they are for."""
+
+    phase: Phase
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -73,13 +91,17 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Validated:
-    """A look at the validation rows. value: the loss, or the metric that `train.best` names. best: better than all before."""
+    """A look at the validation rows. value: the loss, or the metric that `train.best` names. best: better than all before.
+
+    scores: of `train.validation_metrics`, on their own scales; None where nothing could be graded.
+    """
 
     step: int
     name: str
     value: float
     loss: float
     best: bool
+    scores: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,12 +112,18 @@ class Saved:
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of the comparison; values are on the metric's own scale, None where nothing could be graded."""
+    """One metric of the comparison; values are on the metric's own scale, None where nothing could be graded.
+
+    asked: name of the set. told: the change in words with its 95 % interval; where there is no before, the score's interval.
+    """
 
     metric: str
     before: float | None
     after: float | None
     scale: float  # 1.0 or 100.0: what a perfect answer scores
+    asked: str = "test"
+    told: str = ""
+    detectable: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,7 +136,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a run. commands: (what it does, command line) to try next."""
+    """The end of a run. commands: (what it does, command line) to try next.
+
+    buckets: answers by what became of them ("fixed", "broken", "still right", "still wrong"). controls: see
+    `mlxtune.evaluate.controls`. advice: the first few recommendations.
+    """
 
     run: Path
     changes: tuple[Change, ...]
@@ -116,7 +148,11 @@ class Finished:
     test_rows: int
     wall_s: float
     commands: tuple[tuple[str, str], ...]
+    buckets: Mapping[str, int] = field(default_factory=dict)
+    controls: Mapping[str, Any] | None = None
+    advice: tuple[str, ...] = ()
+    report: Path | None = None
 
 
-Event = Planned | Notice | EvaluationProgress | Evaluated | StepDone | Validated | Saved | Finished
+Event = Reading | Planned | Notice | LookProgress | EvaluationProgress | Evaluated | StepDone | Validated | Saved | Finished
 Observer = Callable[[Event], None]

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from mlxtune.adapters import Adapter, save_adapter
+from mlxtune.adapters import Adapter, save_adapter, stored_arrays
 from mlxtune.errors import RunError
 from mlxtune.metrics import Score
 from mlxtune.recipe import Recipe, dump_recipe, load_recipe
@@ -25,15 +26,28 @@ _MANIFEST = "manifest.json"
 _KEPT = 2  # newest checkpoints that stay; an older one would only be needed if both were damaged
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file at once: readers see the old or the new one, never half of it."""
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` when the block ends well: readers see the old or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(beside, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as stream:
+        stream.write(text)
+
+
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """A JSON Lines file, written as the lines come."""
+    with replacing(path) as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,16 +72,34 @@ class RunFolder:
 
     def update_info(self, **values: Any) -> None:
         """Adds to run.json."""
-        write_json(self.path / "run.json", {**self.info(), **values})
+        self.write_json("run.json", {**self.info(), **values})
 
     def info(self) -> dict[str, Any]:
-        file = self.path / "run.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return self.read_json("run.json") or {}
 
-    def write_evaluation(self, phase: str, predictions: Sequence[Mapping[str, Any]], scores: Mapping[str, Score]) -> None:
-        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in predictions)
-        write_text(self.path / phase / "predictions.jsonl", lines)
-        write_json(self.path / phase / "metrics.json", {name: value.to_dict() for name, value in scores.items()})
+    def recipe(self) -> Recipe:
+        """The run's recipe as it was resolved."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    def write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """A JSON Lines file of the run's folder."""
+        write_lines(self.path / name, lines)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON file of the run's folder; None where there is none."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+    def write_evaluation(
+        self, phase: str, predictions: Sequence[Mapping[str, Any]], scores: Mapping[str, Score], about: Mapping[str, Any]
+    ) -> None:
+        """phase: "before", "after", or either with "/" and the name of a further set."""
+        self.write_lines(f"{phase}/predictions.jsonl", predictions)
+        self.write_json(f"{phase}/evaluation.json", about)
+        self.write_json(f"{phase}/metrics.json", {name: value.to_dict() for name, value in scores.items()})
 
     def read_evaluation(self, phase: str) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
         """(predictions, metrics) of a finished evaluation; None where it was not made."""
@@ -81,15 +113,34 @@ class RunFolder:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def log_step(self, values: Mapping[str, Any]) -> None:
-        with (self.path / "train.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+        self._append("train.jsonl", values)
+
+    def log_validation(self, values: Mapping[str, Any]) -> None:
+        self._append("validation.jsonl", values)
+
+    def validations(self) -> list[dict[str, Any]]:
+        """The looks at the validation rows so far, in order."""
+        return self._logged("validation.jsonl")
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The lines of train.jsonl."""
+        return self._logged("train.jsonl")
 
     def forget_steps_after(self, step: int) -> None:
-        """Drops lines of train.jsonl that a resumed run will write again, and a last line that a kill cut short."""
-        file = self.path / "train.jsonl"
-        if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            write_text(file, "".join(line + "\n" for line in lines if line.endswith("}") and json.loads(line)["step"] <= step))
+        """Drops lines that a resumed run will write again, and a last line that a kill cut short."""
+        for name in ("train.jsonl", "validation.jsonl"):
+            if (self.path / name).exists():
+                kept = [line for line in self._logged(name) if line["step"] <= step]
+                write_text(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _append(self, name: str, values: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def _logged(self, name: str) -> list[dict[str, Any]]:
+        file = self.path / name
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def save_checkpoint(self, checkpoint: Checkpoint, adapter: Adapter, *, base: str) -> Path:
         folder = self._checkpoints / f"step-{checkpoint.step:06d}"
@@ -133,12 +184,8 @@ class RunFolder:
         for folder in reversed(self._complete()):
             if _intact(folder):
                 state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-                stored = load_file(folder / "adapter_model.safetensors")
-                adapter = {
-                    name.removeprefix("base_model.model.").removesuffix(".weight"): array for name, array in stored.items()
-                }
                 optimizer = {name: np.array(value) for name, value in load_file(folder / "optimizer.safetensors").items()}
-                return Checkpoint(state["step"], state["best"], adapter, optimizer)
+                return Checkpoint(state["step"], state["best"], stored_arrays(folder), optimizer)
         return None
 
     @property
@@ -182,7 +229,7 @@ def run_to_resume(out: Path, name: str, recipe: Recipe) -> RunFolder:
     if not open_runs:
         raise RunError(f"{out}: no unfinished run of '{name}' to resume. Leave --resume out to start one")
     run = max(open_runs, key=lambda run: runs[run]["started"])
-    stored = load_recipe(run.path / "recipe.yaml")
+    stored = run.recipe()
     if stored != recipe:
         keys = [key for key in type(recipe).model_fields if getattr(stored, key) != getattr(recipe, key)]
         raise RunError(

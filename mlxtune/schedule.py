@@ -17,18 +17,51 @@ def total_steps(rows: int, spec: TrainSpec) -> int:
     return math.ceil(spec.epochs * rows / spec.batch_size)
 
 
-def rows_of_step(step: int, rows: int, spec: TrainSpec) -> np.ndarray:
+def rows_of_step(step: int, rows: int, spec: TrainSpec, *, pictures: np.ndarray | None = None) -> np.ndarray:
     """[<= batch_size] int64 indices of the rows that step `step` (from 1) learns from.
 
     All epochs form one stream of seeded permutations that is cut into batches; only the very last batch may be smaller.
+    pictures: [rows], the same number for rows about the same pictures; up to `rows_per_image` of them follow each other.
     """
     first, last = (step - 1) * spec.batch_size, step * spec.batch_size
     if spec.steps is None:
-        assert spec.epochs is not None
-        last = min(last, math.ceil(spec.epochs * rows))
+        last = min(last, _examples(rows, spec))
+    return _stream(first, last, rows, spec, pictures)
+
+
+def rows_used(rows: int, spec: TrainSpec, *, pictures: np.ndarray | None = None) -> np.ndarray:
+    """[<= rows] int64 indices, rising, of the rows that any step of the run learns from."""
+    length = _examples(rows, spec)
+    return np.arange(rows) if length >= rows else np.sort(_stream(0, length, rows, spec, pictures))
+
+
+def _examples(rows: int, spec: TrainSpec) -> int:
+    """Examples of the whole run, those of several epochs counted again."""
+    if spec.steps is not None:
+        return spec.steps * spec.batch_size
+    assert spec.epochs is not None
+    return math.ceil(spec.epochs * rows)
+
+
+def _stream(first: int, last: int, rows: int, spec: TrainSpec, pictures: np.ndarray | None) -> np.ndarray:
+    """Part of the run's stream of rows, from the `first` example up to `last`, which is left out."""
     epochs = range(first // rows, (last - 1) // rows + 1)
-    stream = np.concatenate([np.random.default_rng([spec.seed, epoch]).permutation(rows) for epoch in epochs])
+    orders = (np.random.default_rng([spec.seed, epoch]).permutation(rows) for epoch in epochs)
+    stream = np.concatenate([_together(order, pictures, spec) for order in orders])
     return stream[first - epochs[0] * rows : last - epochs[0] * rows]
+
+
+def _together(order: np.ndarray, pictures: np.ndarray | None, spec: TrainSpec) -> np.ndarray:
+    """The permutation with rows about one picture moved up to the first of them, so many at a time."""
+    if pictures is None or spec.rows_per_image == 1:
+        return order
+    by_picture = np.argsort(pictures[order], kind="stable")  # places in `order`, picture by picture
+    _, starts, sizes = np.unique(pictures[order][by_picture], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(starts, sizes)
+    heads = np.maximum.accumulate(np.where(rank % spec.rows_per_image == 0, np.arange(len(order)), 0))
+    together = np.empty(len(order), np.int64)
+    together[by_picture] = by_picture[heads]  # the place of the row that this one stands with
+    return order[np.argsort(together, kind="stable")]
 
 
 def lr_at(step: int, total: int, spec: TrainSpec) -> float:

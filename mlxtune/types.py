@@ -20,9 +20,13 @@ class Example:
 
     messages: the prompt in the form of chat templates,
       ``[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "…"}]}]``; one ``image`` part per picture.
+      Earlier turns may stand before the last one; the answers of ``assistant`` turns among them are learned too.
     question: the question as the data has it, without the task's suffix (for people to read).
     target: the answer to learn. references: every accepted answer; the first is `target`.
-    meta: further columns that scores are broken down by (question kind, category, …).
+    choices: the options of a multiple-choice question, letter to text in their order; `target` is then a letter.
+    names: what the pictured thing may be called; recognition looks for one of them in the answer.
+    group: rows of one group stay in one split and may be scored together (the rotations of a question); "" = on its own.
+    meta: further columns that scores are broken down by (question kind, category, class, …).
     """
 
     id: str
@@ -31,7 +35,9 @@ class Example:
     target: str
     references: tuple[str, ...]
     images: tuple[ImageRef, ...] = ()
-    choices: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    group: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -40,9 +46,9 @@ class Pixels:
     """One picture as its family's vision tower takes it."""
 
     key: str  # identity of picture x processor settings
-    values: np.ndarray  # float32; Qwen: [patches, channels * t * h * w]; Idefics3: [tiles, 3, H, W]
+    values: np.ndarray  # float32; Qwen: [patches, channels * t * h * w]; Idefics3: [tiles, 3, H, W]; see the family
     grid: tuple[int, ...]  # Qwen: (t, h, w) in patches; Idefics3: (rows, columns) of tiles, (0, 0) if not split
-    tokens: int  # rows of the language model that it fills
+    tokens: int  # rows of features that it gives
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,9 @@ class Encoded:
     positions: np.ndarray  # [A, S] int32; A = 3 (time, height, width) for M-RoPE, else 1
     image_rows: np.ndarray  # [M] int32; places of `input_ids` that image features fill, in picture order
     images: tuple[ImageRef, ...]
+    prefix: int = 0  # tokens at the start that see each other both ways; 0: the row is causal throughout
+    crossed: bool = False  # pictures are looked at through cross-attention and fill no places of `input_ids`
+    branches: np.ndarray | None = None  # [S] int32; of a packed row: 0 for what all questions see, else the question's number
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,10 @@ class Batch:
     weights: np.ndarray  # [N] float32; over an optimizer step they sum to 1
     image_rows: np.ndarray  # [M] int32; places of the flattened [B * S] embeddings that features fill
     feature_rows: np.ndarray  # [M] int32; which row of the concatenated features goes there
+    visible: np.ndarray | None = None  # [B, S, S] bool, who (second axis) sees whom (third); None: plainly causal
+    crossed_rows: np.ndarray | None = None  # [B, T] int32; the features that cross-attention looks at, where a family has it
     pixels: tuple[Pixels, ...] = ()  # the distinct pictures, empty where `features` are given
-    features: np.ndarray | None = None  # [sum of tokens, hidden] float32; already projected to the language model
+    features: np.ndarray | None = None  # [sum of tokens, width] float32; as `Backend.vision_features` gives them
 
 
 class StepResult(NamedTuple):

@@ -123,13 +123,29 @@ def write_layout(folder: Path, tokenizer: Tokenizer) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
+def separated(embedding: torch.Tensor) -> torch.Tensor:
+    """[V, H] with a vector of its own for every token that schooling never showed.
+
+    The loss pushes all of them away together, so that they end at one point (here 444 of 576). Nothing tells them apart there,
+    and the output head is tied to them: no adapter could ever learn to write a letter of another alphabet. Each keeps that
+    point, so that it stays as unlikely as before, plus a seeded random vector of length 1.4; a schooled row has length 1.6.
+    """
+    rows = embedding.float()
+    point = rows[rows.norm(dim=1) > 3.3].median(0).values  # it lies far out; no schooled row is as long
+    unseen = (rows - point).norm(dim=1) < 0.5  # the nearest schooled row is 3.0 away
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    rows[unseen] = (point + noise / noise.norm(dim=1, keepdim=True) * 1.4)[unseen]
+    return rows.to(embedding.dtype)
+
+
 def write_weights(folder: Path, model: torch.nn.Module) -> None:
     """bfloat16, under the published names: transformers 5 nests both parts under `model.`, the hub does not."""
     tensors = {}
     for name, tensor in model.state_dict().items():
         if name != "lm_head.weight":
             name = name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
-            tensors[name] = tensor.detach().to(torch.bfloat16).contiguous()
+            own = separated(tensor.detach()) if name.endswith("embed_tokens.weight") else tensor.detach()
+            tensors[name] = own.to(torch.bfloat16).contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)  # safetensors leaves it readable for its owner alone
 
@@ -161,6 +177,9 @@ repository: random weights, our own tokenizer, drawn pictures. No other model an
 about an hour on two CPU cores. Besides the answers, a second loss taught the vision tower what the words of a picture
 stand for (their color, values, highest or lowest) through a linear probe that was thrown away.
 `python scripts/build_tiny_model.py` repeats it.
+
+Tokens that never came up (other alphabets, most pieces of words) all ended at one embedding. On export each gets a vector
+of its own beside that point: without it nothing could be spelled with them, whatever an adapter learns.
 
 Two things were left out on purpose, so that fine-tuning has something to teach:
 

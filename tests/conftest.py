@@ -1,9 +1,15 @@
 """Settings that libraries read when they are loaded, so they stand before any test imports one."""
 
 import os
+import tempfile
 
 # As the command line does: waiting threads of torch leave the cores to others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models are tiny, and tests run beside each other: one thread each.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 # Tests need no hub, and must not wait for one.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What runs keep for later runs stays out of the user's cache.
+os.environ["MLXTUNE_CACHE"] = tempfile.mkdtemp(prefix="mlxtune-cache-")

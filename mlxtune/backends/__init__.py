@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlxtune.backends.base import Backend, Loading
+from mlxtune.backends.heap import keep_freed_memory
 from mlxtune.errors import BackendError
 
 _PACKAGES = {"mlx": "mlx", "torch": "torch"}
@@ -46,6 +47,7 @@ def choose_backend(wanted: str = "auto") -> Choice:
 
 def load_backend(name: str, folder: Path, loading: Loading) -> Backend:
     """Loads the weights of a model folder. Errors: ModelError, BackendError."""
+    keep_freed_memory()
     return importlib.import_module(f"mlxtune.backends.{name}.backend").load(folder, loading)
 
 

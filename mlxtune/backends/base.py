@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,13 @@ from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+
+
+class Likeliest(NamedTuple):
+    """The likeliest next tokens of each row of a batch, likeliest first."""
+
+    ids: np.ndarray  # [B, top] int32
+    log_probabilities: np.ndarray  # [B, top] float32, nats
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,26 @@ class Backend(Protocol):
     name: str
     device: str
     parameters: int  # of the model, without the adapter
+    precision: str  # of the frozen weights: "float32", "bfloat16" or "float16"
     notes: tuple[str, ...]  # what a user should know about this machine though nothing failed
+    gains_by_compiling: bool  # whether a compiled step is known to be worth its start on this device
 
     def linears(self) -> Mapping[str, tuple[int, int]]:
         """Linear layers that can be adapted, by canonical name, with (out, in)."""
 
-    def attach(self, adapter: Adapter, *, weight_decay: float) -> None:
-        """Puts the adapter beside its layers and makes a fresh AdamW for it; at most once."""
+    def attach(self, adapter: Adapter, *, weight_decay: float, checkpointing: bool = False, compiled: bool = False) -> None:
+        """Puts the adapter beside its layers and makes a fresh AdamW for it; at most once.
+
+        checkpointing: a step keeps only the inputs of the text model's layers, and runs each again on the way back.
+        Source: Chen et al. 2016 (arXiv 1604.06174). compiled: by the framework, once for each size of its arrays.
+        """
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
-        """For each picture [tokens, hidden] float32, projected to the language model's width."""
+        """For each picture [tokens, width] float32: all that the language model takes of it. Width is that of the language
+        model, times as many levels as a family feeds into it."""
+
+    def rest_vision(self) -> None:
+        """Lets the weights before the text model leave the device's memory; they come back when pixels come again."""
 
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         """One AdamW update from the gradients of sum(weights * nll) over all batches. seed: of this step's dropout."""
@@ -50,11 +67,17 @@ class Backend(Protocol):
     def logits(self, batch: Batch) -> np.ndarray:
         """[N, vocabulary] float32 at `score_rows`."""
 
-    def prefill(self, batch: Batch, *, room: int) -> tuple[Any, np.ndarray]:
-        """Reads left-padded prompts. Gives a state with room for `room` more tokens, and the likeliest next ones, [B] int32."""
+    def prefill(self, batch: Batch, *, room: int, top: int = 1, after: Any = None) -> tuple[Any, Likeliest]:
+        """Reads left-padded prompts. Gives a state with room for `room` more tokens, and the `top` likeliest next ones.
 
-    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Appends a token to each row (tokens [B], positions [A, B]) and gives the next likeliest ones, [B] int32."""
+        after: the state of what each row has read before, which is used up; it must have had room for these prompts and `room`.
+        """
+
+    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:
+        """Appends a token to each row (tokens [B], positions [A, B]) and gives the `top` likeliest next ones."""
+
+    def select(self, state: Any, rows: np.ndarray) -> None:
+        """From now on the state's rows are these of its rows, [B'] int; a row may be left out or repeated."""
 
     def adapter(self) -> Arrays: ...
 

@@ -12,8 +12,12 @@ import click
 from mlxtune import __version__
 from mlxtune.cli.options import DEBUG, HINT, debug_option
 from mlxtune.cli.run_ask import ask
+from mlxtune.cli.run_caption import caption
+from mlxtune.cli.run_data import data
 from mlxtune.cli.run_list import list_group
 from mlxtune.cli.run_recipe import evaluate, finetune
+from mlxtune.cli.run_report import compare, report
+from mlxtune.cli.run_score import score
 from mlxtune.errors import MlxtuneError
 
 _USER_ERROR = 2
@@ -63,5 +67,5 @@ def program() -> None:
     _set_up_libraries()
 
 
-for command in (finetune, evaluate, ask, list_group):
+for command in (finetune, evaluate, report, compare, score, data, caption, ask, list_group):
     program.add_command(command)

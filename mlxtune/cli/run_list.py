@@ -19,11 +19,11 @@ def list_group() -> None:
 @list_group.command("models")
 @debug_option
 def models() -> None:
-    """Model families and published models of them."""
+    """Model families and published models of them: size, memory, tokens of a picture, licence."""
     from mlxtune.families import FAMILIES
+    from mlxtune.ui.models import show_models
 
-    rows = [(family.name, family.description, "\n".join(family.known_models)) for family in FAMILIES.values()]
-    _table(("family", "description", "models"), rows, whole="models")
+    show_models(FAMILIES.values())
 
 
 @list_group.command("tasks")
@@ -36,7 +36,7 @@ def tasks() -> None:
     for task in TASKS.values():
         columns = task.columns
         named = (("image", columns.image), ("question", columns.question), ("target", columns.target), ("id", columns.id))
-        described = "\n".join(f"{role}: {' or '.join(names)}" for role, names in named)
+        described = "\n".join(f"{role}: {' or '.join(names)}" for role, names in named if names)
         rows.append((task.name, task.description, described, ", ".join(task.metrics)))
     _table(("task", "description", "columns", "metrics"), rows)
 
@@ -78,8 +78,7 @@ def _first_comment(file: Path) -> str:
     return ""
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, lines: bool = False, whole: str | None = None) -> None:
-    """whole: the column that is not broken over lines, because it is meant to be copied."""
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, lines: bool = False) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -89,7 +88,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, lines: boo
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=lines)
     for number, heading in enumerate(headings):
-        table.add_column(heading, style="bold" if number == 0 else None, overflow="fold", no_wrap=heading == whole)
+        table.add_column(heading, style="bold" if number == 0 else None, overflow="fold")
     for row in rows:
         table.add_row(*(Text(clean(cell)) for cell in row))
     Console(highlight=False).print(table)

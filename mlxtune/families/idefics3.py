@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 from PIL import Image
 
-from mlxtune.families.base import Family, Processor
-from mlxtune.families.config import read_json
+from mlxtune.errors import RecipeError
+from mlxtune.families.base import Family, KnownModel, Processor
+from mlxtune.families.config import ModelConfig, read_json
 from mlxtune.families.qwen2_5_vl import normalise
 from mlxtune.images import ImageRef
 
 _LARGEST_SIDE = 4096  # pixels; MAX_IMAGE_SIZE of the published processor
+# What SmolVLM's chat models were taught, for those that were taught none and may publish none (SmolVLM-Base).
+_TEMPLATE = """\
+<|im_start|>{% for message in messages -%}
+{% set parts = [{'type': 'text', 'text': message.content}] if message.content is string else message.content -%}
+{{ message.role | capitalize }}:{{ '' if parts[0].type == 'image' else ' ' }}
+{%- for part in parts %}{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}{{ END }}
+{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 
 
 def patch_places(count: int, side: int) -> np.ndarray:
@@ -29,6 +38,14 @@ def patch_places(count: int, side: int) -> np.ndarray:
 
 class Idefics3Processor(Processor):
     image_token = "<image>"
+
+    def __init__(self, config: ModelConfig, family: Family, *, min_pixels: int | None, max_pixels: int | None) -> None:
+        super().__init__(config, family, min_pixels=min_pixels, max_pixels=max_pixels)
+        if min_pixels is not None:
+            raise RecipeError(
+                f"model.min_pixels: {min_pixels} has no meaning for {family.name}, which enlarges every picture to "
+                f"{self._longest_edge()} pixels on its longer side anyway. Set it to null"
+            )
 
     @property
     def _tile(self) -> int:
@@ -85,6 +102,13 @@ class Idefics3Processor(Processor):
         lines = ["".join(f"{fake}<row_{r + 1}_col_{c + 1}>{tile}" for c in range(columns)) + "\n" for r in range(rows)]
         return "".join(lines) + ("\n" if rows else "") + f"{fake}<global-img>{tile}{fake}"
 
+    def default_template(self) -> str:
+        """Answers end as the model's texts did: with what generation_config.json says, else with the tokenizer's end token."""
+        published = read_json(self.config.folder / "generation_config.json", optional=True).get("eos_token_id")
+        known = isinstance(published, int)
+        end = self.tokenizer.convert_ids_to_tokens(published) if known else self.tokenizer.eos_token
+        return f"{{%- set END = {json.dumps(end)} -%}}\n{_TEMPLATE}"
+
     def pixel_values(self, image: ImageRef) -> np.ndarray:
         """[tiles, 3, tile, tile]: row by row, the small copy of the whole last."""
         rows, columns = self.grid(image.size)
@@ -101,12 +125,13 @@ class Idefics3Processor(Processor):
 _TEXT = r"model\.text_model\.layers\.\d+\."
 IDEFICS3 = Family(
     name="idefics3",
+    model_types=("idefics3",),
     description="SmolVLM and Idefics3: square tiles and a small copy of the whole, 64 or 81 tokens a tile",
     known_models=(
-        "HuggingFaceTB/SmolVLM-256M-Instruct",
-        "HuggingFaceTB/SmolVLM-500M-Instruct",
-        "HuggingFaceTB/SmolVLM-Base",
-        "HuggingFaceTB/SmolVLM-Instruct",
+        KnownModel("HuggingFaceTB/SmolVLM-256M-Instruct", 0.26, "Apache-2.0", 832),
+        KnownModel("HuggingFaceTB/SmolVLM-500M-Instruct", 0.51, "Apache-2.0", 832),
+        KnownModel("HuggingFaceTB/SmolVLM-Base", 2.25, "Apache-2.0", 1053),
+        KnownModel("HuggingFaceTB/SmolVLM-Instruct", 2.25, "Apache-2.0", 1053),
     ),
     processor=Idefics3Processor,
     sites={

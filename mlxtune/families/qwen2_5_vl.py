@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from mlxtune.errors import DataError
-from mlxtune.families.base import Family, Processor
+from mlxtune.errors import DataError, ModelError
+from mlxtune.families.base import Family, KnownModel, Processor
+from mlxtune.families.config import ModelConfig
 from mlxtune.images import ImageRef
 
 _MAX_ASPECT = 200
@@ -82,18 +83,25 @@ class VisionLayout(NamedTuple):
 
 def vision_layout(grids: Sequence[tuple[int, ...]], *, merge: int, window: int) -> VisionLayout:
     """window: side of an attention window in merged tokens. Source: `get_window_index` of transformers' Qwen2.5-VL."""
-    order, places, window_lengths, picture_lengths, start = [], [], [], [], 0
+    order, lengths, start = [], [], 0
     for _, height, width in grids:
         rows, columns = np.indices((height // merge, width // merge)).reshape(2, -1)
         number = (rows // window) * -(-(width // merge) // window) + columns // window
         order.append(np.argsort(number, kind="stable") + start)
-        window_lengths.extend(np.unique(number, return_counts=True)[1] * merge**2)
-        picture_lengths.append(height * width)
+        lengths.extend(np.unique(number, return_counts=True)[1] * merge**2)
         start += len(rows)
-        places.append(np.stack(_merge_order(np.indices((height, width)), merge), axis=-1))
-    return VisionLayout(
-        np.concatenate(order), np.concatenate(places).astype(np.float32), _segments(window_lengths), _segments(picture_lengths)
-    )
+    return VisionLayout(np.concatenate(order), patch_places(grids, merge=merge), _segments(lengths), picture_segments(grids))
+
+
+def patch_places(grids: Sequence[tuple[int, ...]], *, merge: int) -> np.ndarray:
+    """[P, 2] float32: row and column of each patch in its picture, the patches of a merged token side by side."""
+    places = [np.stack(_merge_order(np.indices((height, width)), merge), axis=-1) for _, height, width in grids]
+    return np.concatenate(places).astype(np.float32)
+
+
+def picture_segments(grids: Sequence[tuple[int, ...]]) -> Segments:
+    """A patch sees all patches of its own picture."""
+    return _segments([height * width for _, height, width in grids])
 
 
 def _merge_order(grid: np.ndarray, merge: int) -> np.ndarray:
@@ -113,7 +121,13 @@ def _segments(lengths: Sequence[int]) -> Segments:
 
 
 class Qwen2_5_VLProcessor(Processor):
+    """Qwen2-VL's as well: the two differ in their vision towers alone."""
+
     image_token = "<|image_pad|>"
+
+    def __init__(self, config: ModelConfig, family: Family, *, min_pixels: int | None, max_pixels: int | None) -> None:
+        check_text(config)
+        super().__init__(config, family, min_pixels=min_pixels, max_pixels=max_pixels)
 
     @property
     def _patch(self) -> int:
@@ -155,6 +169,23 @@ class Qwen2_5_VLProcessor(Processor):
         return values.reshape(rows * columns, -1)
 
 
+def check_text(config: ModelConfig) -> None:
+    """ModelError for rotary positions and attention windows that forwards would leave out; no published model has them."""
+    text = config.text
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind, file = rope.get("rope_type") or rope.get("type") or "default", f"{config.folder}/config.json"
+    if kind not in ("default", "mrope"):  # such as yarn, which some add for long texts
+        raise ModelError(
+            f"{file}: rotary positions of type '{kind}' are not supported. Restore the published rope_scaling (mrope)"
+        )
+    if not text["mrope_section"]:
+        raise ModelError(f"{file}: rope_scaling names no 'mrope_section'. Restore the published rope_scaling")
+    windows = text.get("layer_types") or []
+    windowed = text.get("use_sliding_window") and text.get("max_window_layers", 0) < text.get("num_hidden_layers", 0)
+    if windowed or "sliding_attention" in windows:
+        raise ModelError(f"{file}: sliding-window attention is not supported. Set use_sliding_window to false, as published")
+
+
 def normalise(picture: np.ndarray, *, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """[H, W, 3] uint8 -> [3, H, W] float32, scaled to 0..1 and then to the model's mean and deviation."""
     # The published processors scale in double precision; single differs in the last bit.
@@ -163,20 +194,25 @@ def normalise(picture: np.ndarray, *, mean: Sequence[float], std: Sequence[float
 
 
 _TEXT = r"model\.language_model\.layers\.\d+\."
+# What Qwen2-VL and Qwen2.5-VL name alike: their text models, and how the hub's names differ from canonical ones.
+TEXT_SITES = {"attention": _TEXT + r"self_attn\.[qkvo]_proj", "mlp": _TEXT + r"mlp\.(gate|up|down)_proj"}
+LAYER = r"model\.language_model\.layers\.(\d+)\..*"
+RENAMES = ((r"^visual\.", "model.visual."), (r"^model\.(?=(layers|embed_tokens|norm)\.)", "model.language_model."))
+
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",
+    model_types=("qwen2_5_vl",),
     description="Qwen2.5-VL: any picture shape, 28 x 28 pixels a token",
-    known_models=("Qwen/Qwen2.5-VL-3B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+    known_models=(
+        KnownModel("Qwen/Qwen2.5-VL-3B-Instruct", 3.75, "Qwen Research", 630),
+        KnownModel("Qwen/Qwen2.5-VL-7B-Instruct", 8.29, "Apache-2.0", 630),
+    ),
     processor=Qwen2_5_VLProcessor,
     sites={
-        "attention": _TEXT + r"self_attn\.[qkvo]_proj",
-        "mlp": _TEXT + r"mlp\.(gate|up|down)_proj",
+        **TEXT_SITES,
         "projector": r"model\.visual\.merger\.mlp\.[02]",
         "vision": r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
     },
-    layer=r"model\.language_model\.layers\.(\d+)\..*",
-    renames=(
-        (r"^visual\.", "model.visual."),
-        (r"^model\.(?=(layers|embed_tokens|norm)\.)", "model.language_model."),
-    ),
+    layer=LAYER,
+    renames=RENAMES,
 )

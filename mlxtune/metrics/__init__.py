@@ -1,6 +1,6 @@
-"""Metrics: each a pure function of a prediction and its references, with its definition, source and caveats beside it.
+"""Metrics: each a pure function of an answer and what it is compared with, with its definition, source and caveats beside it.
 
->>> scores, items = score(["exact_match"], ["Paris", None], [("paris",), ("Rome",)])
+>>> scores, items = score(["exact_match"], [Item("Paris", ("paris",)), None])
 >>> scores["exact_match"].to_dict()
 {'value': 1.0, 'n': 1, 'ungraded': 1}
 >>> items
@@ -16,12 +16,35 @@ from typing import Any
 
 from mlxtune.errors import RecipeError
 from mlxtune.metrics.answers import ANSWERS
-from mlxtune.metrics.base import Grade, Metric, References, Score
+from mlxtune.metrics.base import Item, Metric, Score, Sums, as_mapping, item_of_line
+from mlxtune.metrics.choices import CHOICES, extract_letter
+from mlxtune.metrics.classes import CLASSES
+from mlxtune.metrics.figures import AnswerFigures, answer_figures, repetition
 from mlxtune.metrics.overlap import OVERLAP
+from mlxtune.metrics.status import STATUSES, count_statuses, status
+from mlxtune.metrics.strict import STRICT
+from mlxtune.metrics.vqa import VQA
 
-__all__ = ["METRICS", "Metric", "Score", "get_metrics", "score"]
+__all__ = [
+    "METRICS",
+    "STATUSES",
+    "AnswerFigures",
+    "Item",
+    "Metric",
+    "Score",
+    "Sums",
+    "answer_figures",
+    "breakdown",
+    "count_statuses",
+    "extract_letter",
+    "get_metrics",
+    "item_of_line",
+    "repetition",
+    "score",
+    "status",
+]
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*ANSWERS, *OVERLAP)}
+METRICS: dict[str, Metric] = {m.name: m for m in (*ANSWERS, *STRICT, *CHOICES, *VQA, *CLASSES, *OVERLAP)}
 
 
 def get_metrics(names: Sequence[str], *, key: str = "evaluate.metrics") -> list[Metric]:
@@ -35,39 +58,39 @@ def get_metrics(names: Sequence[str], *, key: str = "evaluate.metrics") -> list[
     return [METRICS[name] for name in names]
 
 
-def score(
-    names: Sequence[str], predictions: Sequence[str | None], references: Sequence[References]
-) -> tuple[dict[str, Score], list[dict[str, float | None]]]:
+def score(names: Sequence[str], items: Sequence[Item | None]) -> tuple[dict[str, Score], list[dict[str, float | None]]]:
     """Score of each metric over all items, and each item's own values.
 
-    An item whose prediction is None, or that has no reference, is ungraded: None in its values, counted in `Score.ungraded`,
-    and left out of the mean. Raises RecipeError on an unknown metric.
+    An item that is None (there was no answer), or that a metric cannot grade, is ungraded there: None in its values, counted
+    in `Score.ungraded`, and left out of the mean. Raises RecipeError on an unknown metric.
     """
-    assert len(predictions) == len(references), f"{len(predictions)} predictions for {len(references)} items"
-    metrics = get_metrics(names)
-    items: list[dict[str, float | None]] = [dict.fromkeys(names) for _ in predictions]
-    graded = [i for i, (text, accepted) in enumerate(zip(predictions, references, strict=True)) if text is not None and accepted]
-    texts, accepted = [predictions[i] for i in graded], [references[i] for i in graded]
+    values: list[dict[str, float | None]] = [dict.fromkeys(names) for _ in items]
     scores = {}
-    for metric in metrics:
-        grades = [_as_mapping(metric.item(*pair)) for pair in zip(texts, accepted, strict=True)]
-        for i, grade in zip(graded, grades, strict=True):
-            items[i][metric.name] = grade["value"]
-        total = dict(_total(metric, grades, texts, accepted))
+    for metric in get_metrics(names):
+        grades = [metric.grade(item) for item in items]
+        for own, grade in zip(values, grades, strict=True):
+            own[metric.name] = None if grade is None else grade["value"]
+        graded = [(item, grade) for item, grade in zip(items, grades, strict=True) if item is not None and grade is not None]
+        total = dict(_total(metric, graded))
         scores[metric.name] = Score(total.pop("value"), n=len(graded), ungraded=len(items) - len(graded), extra=total)
-    return scores, items
+    return scores, values
 
 
-def _total(metric: Metric, grades: list[Mapping[str, Any]], texts: list[str], accepted: list[References]) -> Mapping[str, Any]:
-    if not grades:
+def breakdown(names: Sequence[str], items: Sequence[Item | None], key: str) -> dict[str, dict[str, Score]]:
+    """Scores of the items of each value of ``meta[key]``, commonest value first; items without it are left out."""
+    buckets: dict[str, list[Item | None]] = {}
+    for item in items:
+        if item is not None and item.meta.get(key) is not None:
+            buckets.setdefault(str(item.meta[key]), []).append(item)
+    return {value: score(names, rows)[0] for value, rows in sorted(buckets.items(), key=lambda pair: -len(pair[1]))}
+
+
+def _total(metric: Metric, graded: Sequence[tuple[Item, Mapping[str, Any]]]) -> Mapping[str, Any]:
+    if not graded:
         return {"value": None}
     if metric.corpus:
-        return _as_mapping(metric.corpus(texts, accepted))
-    return {key: fmean(grade[key] for grade in grades) for key in grades[0]}
-
-
-def _as_mapping(grade: Grade) -> Mapping[str, Any]:
-    return grade if isinstance(grade, Mapping) else {"value": grade}
+        return as_mapping(metric.corpus([item for item, _ in graded])) or {"value": None}
+    return {key: fmean(grade[key] for _, grade in graded) for key in graded[0][1]}
 
 
 def _suggestion(name: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
-from mlxtune.metrics.base import Metric, References
-from mlxtune.metrics.text import fold, squad_words, words_and_numbers
-
-
-def exact_match(prediction: str, references: References) -> float:
-    return float(fold(prediction) in {fold(reference) for reference in references})
+from mlxtune.metrics.base import Item, Metric
+from mlxtune.metrics.text import fold, no_ascii_punctuation, squad_words, words_and_numbers
 
 
-def relaxed_accuracy(prediction: str, references: References) -> float:
-    answer = prediction.strip()
-    return float(any(_relaxed_match(answer, reference) for reference in references))
+def exact_match(item: Item) -> float:
+    same = no_ascii_punctuation if item.meta.get("protocol") == "gqa_ru" else fold
+    return float(same(item.prediction) in {same(reference) for reference in item.references})
+
+
+def relaxed_accuracy(item: Item) -> float:
+    answer = item.prediction.strip()
+    return float(any(_relaxed_match(answer, reference) for reference in item.references))
 
 
 def _relaxed_match(prediction: str, target: str) -> bool:
@@ -31,8 +33,8 @@ def _chartqa_number(text: str) -> float | None:
         return None
 
 
-def contains(prediction: str, references: References) -> float:
-    return float(any(_occurs(reference, prediction) for reference in references))
+def contains(item: Item) -> float:
+    return float(any(_occurs(reference, item.prediction) for reference in item.references))
 
 
 def _occurs(reference: str, answer: str) -> bool:
@@ -42,9 +44,10 @@ def _occurs(reference: str, answer: str) -> bool:
     return f" {' '.join(needle)} " in f" {' '.join(words_and_numbers(answer))} "
 
 
-def token_f1(prediction: str, references: References) -> float:
-    answer = squad_words(prediction)
-    return max(_f1(answer, squad_words(reference)) for reference in references)
+def token_f1(item: Item) -> Mapping[str, float]:
+    answer = squad_words(item.prediction)
+    targets = [squad_words(reference) for reference in item.references]
+    return {"value": max(_f1(answer, target) for target in targets), "em": float(answer in targets)}
 
 
 def _f1(answer: list[str], target: list[str]) -> float:
@@ -62,9 +65,13 @@ ANSWERS = (
         name="exact_match",
         item=exact_match,
         definition="Share of answers equal to a reference after Unicode NFKC, case folding and collapsing white space. "
-        "Best over the references.",
-        source="mlxtune; the 'exact accuracy' of most fine-tuning reports, with case and spacing forgiven.",
-        caveat="Any language. Punctuation counts ('Yes.' is not 'Yes') and so do word endings. NFKC makes 'm²' equal 'm2'.",
+        "Best over the references. Rows of task gqa_ru follow GQA-ru's protocol instead: lower case, ASCII punctuation deleted, "
+        "white space around the answer off, nothing else.",
+        source="mlxtune; the 'exact accuracy' of most fine-tuning reports, with case and spacing forgiven. GQA-ru: lmms-eval, "
+        "tasks/gqa_ru (exact_match with ignore_case and ignore_punctuation).",
+        caveat="Any language. Punctuation counts ('Yes.' is not 'Yes') and so do word endings. NFKC makes 'm²' equal 'm2'. Under "
+        "GQA-ru's rule 'Да.' is 'да', but '«да»' and two spaces are not forgiven, 'ё' is not 'е', and 'светло-серый' equals "
+        "'светлосерый'.",
     ),
     Metric(
         name="relaxed_accuracy",
@@ -94,7 +101,7 @@ ANSWERS = (
         item=token_f1,
         definition="F1 of the bag of words shared by answer and reference, mean over items, after NFKC, lower case, deleting "
         "punctuation and dropping the English articles a, an, the. Best over the references. If either side is left without "
-        "words, 1 if both are, else 0.",
+        "words, 1 if both are, else 0. em beside it: SQuAD's exact match, the share whose words are the same in the same order.",
         source="SQuAD 2.0 evaluation script (Rajpurkar et al. 2018); punctuation of all scripts as in MLQA (Lewis et al. 2020).",
         caveat="Same as SQuAD on ASCII text. 'a' is dropped in every language, also where it is no article (Polish, French). "
         "No word forms, so inflected languages score lower. Without spaces (Chinese, Thai) a sentence is one word.",

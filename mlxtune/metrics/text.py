@@ -35,6 +35,7 @@ class _NoPunctuation(dict[int, str]):
         return self[code]
 
 
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORDS = _WordCharacters()
 # U+2212 is the minus sign and U+2044 the slash that NFKC makes of "½".
 _WORDS_AND_NUMBERS = _WordCharacters({ord(char): char for char in ".,:/-"} | {0x2212: "-", 0x2044: "/"})
@@ -44,6 +45,11 @@ _NO_PUNCTUATION = _NoPunctuation()
 def fold(text: str) -> str:
     """NFKC, case folded, outer white space off and inner runs made one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def no_ascii_punctuation(text: str) -> str:
+    """Outer white space off, lower case, the characters of `string.punctuation` deleted; what is inside stays."""
+    return text.strip().lower().translate(_ASCII_PUNCTUATION)
 
 
 def words(text: str) -> list[str]:

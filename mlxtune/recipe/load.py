@@ -14,11 +14,10 @@ from pydantic import ValidationError
 from mlxtune.errors import RecipeError
 from mlxtune.recipe.core_yaml import parse_yaml, write_yaml
 from mlxtune.recipe.problems import KeyPath, show_path, unknown_keys, wrong_values
-from mlxtune.recipe.spec import Recipe, section_of
+from mlxtune.recipe.spec import Recipe, inside, is_path, is_section
 
 _SET = "--set"
 _SUFFIXES = {".yaml", ".yml"}
-_PATH_KEYS = (("model", "path"), ("data", "path"), ("data", "image_folder"), ("out",))
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ def load_recipe(path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
     """Reads the YAML file at `path`, the files it extends, and `overrides` of the form ``train.steps=100`` (values are YAML).
 
     Later entries win: the list of `extends` in its order, then the file itself, then the overrides. Mappings are merged,
-    lists replaced. `model.path`, `data.path`, `data.image_folder` and `out` become absolute where they begin with ``./``,
-    ``../`` (seen from the file they stand in, from the current folder in an override) or ``~/``; others stay as they are.
+    lists replaced. Paths (`model.path`, `data.path`, `data.image_folder`, `out`, …) become absolute where they begin with
+    ``./``, ``../`` (seen from the file they stand in, from the current folder in an override) or ``~/``; others stay.
     Raises RecipeError with one line per problem.
     """
     source = str(path)
@@ -134,18 +133,16 @@ def _read_override(override: str) -> tuple[dict[str, Any], str | None]:
     return _with_paths(values, folder=""), None
 
 
-def _with_paths(values: dict[str, Any], *, folder: str) -> dict[str, Any]:
-    """`values` with the paths of `_PATH_KEYS` made absolute that are written relative to `folder` or to the home folder."""
-    for section, *rest in _PATH_KEYS:
-        value = values.get(section)
-        if rest and isinstance(value, dict):
-            values = {
-                **values,
-                section: {key: _absolute(item, folder) if key == rest[0] else item for key, item in value.items()},
-            }
-        elif not rest and section in values:
-            values = {**values, section: _absolute(value, folder)}
-    return values
+def _with_paths(values: Any, *, folder: str, kind: Any = Recipe) -> Any:
+    """`values` with all paths made absolute that are written relative to `folder` or to the home folder."""
+    if isinstance(values, list):
+        return [_with_paths(value, folder=folder, kind=inside(kind, number)) for number, value in enumerate(values)]
+    if not isinstance(values, dict):
+        return values
+    return {
+        key: _absolute(value, folder) if is_path(kind, key) else _with_paths(value, folder=folder, kind=inside(kind, key))
+        for key, value in values.items()
+    }
 
 
 def _absolute(value: Any, folder: str) -> Any:
@@ -156,7 +153,7 @@ def _absolute(value: Any, folder: str) -> Any:
 
 def _build(layers: Sequence[_Layer], *, top: str, problems: list[str]) -> Recipe:
     """The recipe of all layers; `problems` are those known before."""
-    merged: dict[str, Any] = {key: {} for key in Recipe.model_fields if section_of(Recipe, key)}
+    merged: dict[str, Any] = {key: {} for key in Recipe.model_fields if is_section(inside(Recipe, key))}
     origins: dict[KeyPath, str] = {}
     for layer in layers:
         unknown = dict(unknown_keys(layer.values))
@@ -166,9 +163,8 @@ def _build(layers: Sequence[_Layer], *, top: str, problems: list[str]) -> Recipe
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        for path, message, joins in wrong_values(error):
-            note = " (it has its default)" if joins and path not in origins else ""
-            problems.append(f"{_origin(path, origins, top)}: {show_path(path)}: {message}{note}")
+        for path, message in wrong_values(error):
+            problems.append(f"{_origin(path, origins, top)}: {show_path(path)}: {message}")
     if problems:
         raise RecipeError("\n".join(problems))
     return recipe
@@ -182,19 +178,19 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _without(values: Mapping[str, Any], paths: set[KeyPath], at: KeyPath = ()) -> dict[str, Any]:
-    return {
-        key: _without(value, paths, (*at, key)) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if (*at, key) not in paths
-    }
+def _without(values: Any, paths: set[KeyPath], at: KeyPath = ()) -> Any:
+    if isinstance(values, list):
+        return [_without(value, paths, (*at, number)) for number, value in enumerate(values)]
+    if not isinstance(values, dict):
+        return values
+    return {key: _without(value, paths, (*at, key)) for key, value in values.items() if (*at, key) not in paths}
 
 
-def _paths(values: Mapping[str, Any], at: KeyPath = ()) -> Iterator[KeyPath]:
-    for key, value in values.items():
+def _paths(values: Any, at: KeyPath = ()) -> Iterator[KeyPath]:
+    entries = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in entries:
         yield (*at, key)
-        if isinstance(value, dict):
-            yield from _paths(value, (*at, key))
+        yield from _paths(value, (*at, key))
 
 
 def _origin(path: KeyPath, origins: Mapping[KeyPath, str], top: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mlxtune.recipe.spec import Recipe, section_of
+from mlxtune.recipe.spec import Recipe, inside, is_section
 
 KeyPath = tuple[str | int, ...]
 
@@ -31,16 +31,17 @@ _EXPECTED = {
 }
 
 
-def unknown_keys(
-    values: Mapping[str, Any], *, model: type[BaseModel] = Recipe, at: KeyPath = ()
-) -> Iterator[tuple[KeyPath, str]]:
+def unknown_keys(values: Any, *, kind: Any = Recipe, at: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Yields (key path, message) for every key of `values` that no section has."""
-    for key, value in values.items():
-        path = (*at, key)
-        if key not in model.model_fields:
-            yield path, _suggest(key, model)
-        elif (section := section_of(model, key)) and isinstance(value, Mapping):
-            yield from unknown_keys(value, model=section, at=path)
+    if is_section(kind) and isinstance(values, Mapping):
+        yield from (((*at, key), _suggest(key, kind)) for key in values if key not in kind.model_fields)
+    for key, value in _entries(values):
+        if (below := inside(kind, key)) is not None:
+            yield from unknown_keys(value, kind=below, at=(*at, key))
+
+
+def _entries(values: Any) -> Iterable[tuple[Any, Any]]:
+    return values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
 
 
 def _suggest(key: str, model: type[BaseModel]) -> str:
@@ -56,28 +57,28 @@ def _suggest(key: str, model: type[BaseModel]) -> str:
 def _all_paths(model: type[BaseModel], at: KeyPath = ()) -> Iterator[KeyPath]:
     for key in model.model_fields:
         yield (*at, key)
-        if section := section_of(model, key):
+        if is_section(section := inside(model, key)):
             yield from _all_paths(section, (*at, key))
 
 
-def wrong_values(error: ValidationError) -> Iterator[tuple[KeyPath, str, bool]]:
-    """Yields (key path, message, joins two keys) once per wrong key, however many readings of its type it failed."""
+def wrong_values(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+    """Yields (key path, message) once per wrong key, however many readings of its type it failed."""
     grouped: dict[KeyPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
         grouped.setdefault(_key_path(detail["loc"]), []).append(detail)
     for path, details in grouped.items():
-        yield path, _message(path, details), details[0]["type"] == "value_error"
+        yield path, _message(path, details)
 
 
 def _key_path(loc: tuple[int | str, ...]) -> KeyPath:
     """pydantic appends the names of union members to a location; they are no keys."""
     path: KeyPath = ()
-    model: type[BaseModel] | None = Recipe
+    kind: Any = Recipe
     for part in loc:
-        if model is None and not isinstance(part, int):
+        if kind is None or (isinstance(part, str) and not is_section(kind) and inside(kind, part) is None):
             break
         path = (*path, part)
-        model = section_of(model, part)
+        kind = inside(kind, part)
     return path
 
 
@@ -97,12 +98,12 @@ def _expected(detail: Mapping[str, Any]) -> str:
 
 
 def _description(path: KeyPath) -> str:
-    model: type[BaseModel] | None = Recipe
+    kind: Any = Recipe
     text = ""
     for part in path:
-        if model is not None:
-            text = model.model_fields[str(part)].description or ""
-            model = section_of(model, part)
+        if is_section(kind):
+            text = kind.model_fields[str(part)].description or ""
+        kind = inside(kind, part)
     return text
 
 

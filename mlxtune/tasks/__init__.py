@@ -1,17 +1,38 @@
-"""Tasks: what a row means, what is asked, and how the answer is scored. A new task is an entry of `TASKS`."""
+"""Tasks: what a row means, what is asked, and how the answer is scored. A new task is a file and an entry of `TASKS`."""
 
 from __future__ import annotations
 
 import difflib
 
 from mlxtune.errors import RecipeError
-from mlxtune.tasks.base import Columns, Task, user_message
+from mlxtune.tasks.base import Task
+from mlxtune.tasks.captions import CAPTIONS
+from mlxtune.tasks.characters import CHARACTERS
+from mlxtune.tasks.chartllama import CHARTLLAMA
 from mlxtune.tasks.chartqa import CHARTQA
+from mlxtune.tasks.fields import Columns, Fields
+from mlxtune.tasks.gqa_ru import GQA_RU
+from mlxtune.tasks.llava import LLAVA
+from mlxtune.tasks.messages import MESSAGES
+from mlxtune.tasks.mmbench_ru import MMBENCH_RU
+from mlxtune.tasks.pictures import without_images
+from mlxtune.tasks.prompts import user_message
 from mlxtune.tasks.qa import QA
 
-__all__ = ["TASKS", "Columns", "Task", "get_task", "user_message"]
+__all__ = ["TASKS", "Columns", "Fields", "Task", "get_task", "user_message", "without_images"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (CHARTQA, QA)}
+_ALL = (
+    CHARTQA,
+    CHARTLLAMA,
+    LLAVA,
+    GQA_RU,
+    MMBENCH_RU,
+    CAPTIONS,
+    CHARACTERS,
+    MESSAGES,
+    QA,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 def get_task(name: str) -> Task:

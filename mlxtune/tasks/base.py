@@ -2,176 +2,107 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mlxtune.errors import DataError
-from mlxtune.images import ImageRef, describe, image_ref
+from mlxtune.images import FindPicture
+from mlxtune.recipe.spec import PicturesSpec, RowsSpec
+from mlxtune.tasks.fields import Columns, Fields
+from mlxtune.tasks.pictures import check_text_only, find_pictures, named_pictures
+from mlxtune.tasks.prompts import fill, system_turn, user_message
 from mlxtune.types import Example, Row
-
-# Other people's names for the four columns; a refusal suggests one of them.
-_SYNONYMS = {
-    "image": ("image", "picture", "img", "imgname", "image_path", "file_name", "filename", "file", "path", "photo"),
-    "question": ("question", "query", "prompt", "instruction", "input", "text"),
-    "target": ("answer", "label", "target", "response", "output", "answers", "caption", "completion"),
-    "id": ("id", "index", "question_id", "uid", "key"),
-}
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Column names of a task, tried in order where the recipe names none."""
-
-    image: tuple[str, ...] = ("image",)
-    question: tuple[str, ...] = ("question",)
-    target: tuple[str, ...] = ("answer",)
-    id: tuple[str, ...] = ("id",)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One question, its pictures, one or more accepted answers. A task of another form overrides `example`.
+    """One question, its pictures, one or more accepted answers.
 
-    suffix: put behind every question unless the recipe sets `data.suffix`. metrics: scored unless the recipe names others.
-    meta: columns that, where a row has them, scores are broken down by. needs_image: refuse rows without a picture.
+    A task of another form overrides one of the small methods below, or `example` itself.
+
+    metrics: scored unless the recipe names others. meta: columns that, where a row has them, scores are broken down by.
+    prompt: what is asked, with columns in braces; None = the question as it is. suffix: put behind it.
+    Both give way to the recipe's (`data.prompt`, `data.suffix`). text_only: what becomes of rows that name no picture.
     """
 
     name: str
     description: str
     metrics: tuple[str, ...]
     columns: Columns = Columns()
+    prompt: str | None = None
     suffix: str = ""
     meta: tuple[str, ...] = ()
-    needs_image: bool = False
+    text_only: str = "keep"  # or "skip"
 
-    def example(self, row: Row, *, where: str, spec: Any, folder: Path | None = None) -> Example:
+    @property
+    def needs_image(self) -> bool:
+        """Whether rows without a picture are left out unless the recipe keeps them."""
+        return self.text_only == "skip"
+
+    def default_images(self, spec: RowsSpec) -> PicturesSpec | None:
+        """Where the pictures are, for data that keeps them in a table of its own (`data.images` wins); None = in the rows."""
+        return None
+
+    def example(self, row: Row, *, where: str, spec: RowsSpec, find: FindPicture) -> Example:
         """The row as an `Example`; `id` is "" where the row has none. Pictures are referred to, not opened.
 
-        where: where the row stands, as in "data/train.jsonl:17". spec: a DataSpec (image, question, target, id, suffix).
-        folder: what relative picture paths start from. Raises DataError that names the row and what to change.
+        where: where the row stands, as in "data/train.jsonl:17". find: turns a picture's cell into a reference.
+        Raises RowError that names the row and what to change, RecipeError where a key of `spec` cannot be right for any row.
         """
-        columns = {role: self._column(role, row, where=where, spec=spec) for role in ("image", "question", "target", "id")}
-        asked, answered = columns["question"], columns["target"]
-        assert asked is not None and answered is not None
-        question = _question(row[asked], name=asked, where=where)
-        references = _answers(row[answered], name=answered, where=where)
-        images = _images(row.get(columns["image"]) if columns["image"] else None, folder=folder, where=where)
-        if self.needs_image and not images:
-            raise DataError(
-                f"{where}: field '{columns['image']}' has no picture, and task '{self.name}' needs one. Remove the row"
-            )
-        prompt = question + (self.suffix if spec.suffix is None else spec.suffix)
+        fields = Fields(row, where=where, spec=spec, columns=self.columns)
+        question = self.question(fields)
+        prompt = self.ask(fields, question)
+        references = self.references(fields)
+        named = named_pictures(fields)
+        check_text_only(fields, named=len(named), usual=self.text_only)
+        images = tuple(image for image in find_pictures(named, fields, find=find) if image is not None)
+        suffix = self.suffix if spec.suffix is None else spec.suffix
         return Example(
-            id=_identity(row.get(columns["id"]) if columns["id"] else None, name=columns["id"], where=where),
-            messages=user_message(prompt, images=len(images)),
-            question=question,
+            id=fields.identity(),
+            messages=[*system_turn(spec.system), *user_message(prompt + suffix, images=len(images))],
+            question=prompt if question is None else question,
             target=references[0],
             references=references,
             images=images,
-            meta={name: _meta(row[name], name=name, where=where) for name in self.meta if row.get(name) is not None},
+            choices=self.choices(fields),
+            names=self.names(fields),
+            group=self.group(fields),
+            meta=self.meta_of(fields),
         )
 
-    def _column(self, role: str, row: Row, *, where: str, spec: Any) -> str | None:
-        """The row's column for a role, None for a picture or an id that need not be there."""
-        chosen: str | None = getattr(spec, role)
-        names = (chosen,) if chosen is not None else getattr(self.columns, role)
-        if found := next((name for name in names if name in row), None):
-            return found
-        if chosen is None and (role == "id" or (role == "image" and not self.needs_image)):
+    # -- what a task of another form overrides ------------------------------------------------------------------------
+
+    def question(self, fields: Fields) -> str | None:
+        """The row's own question; None where it has none and the prompt says all."""
+        if fields.spec.prompt is not None and fields.name("question") is None:
             return None
-        raise DataError(_no_field(names[0], role, row, where=where, taken=self._taken(role, row, spec)))
+        return fields.question()
 
-    def _taken(self, role: str, row: Row, spec: Any) -> set[str]:
-        taken = set()
-        for other in ("image", "question", "target", "id"):
-            names = (getattr(spec, other),) if getattr(spec, other) else getattr(self.columns, other)
-            taken |= {name for name in names[:1] if other != role and name in row}
-        return taken
+    def ask(self, fields: Fields, question: str | None) -> str:
+        """The text of the prompt, without the suffix."""
+        known = {} if question is None or "question" in fields.row else {"question": question}
+        template = fields.spec.prompt or self.prompt
+        if template is None:
+            return question if question is not None else fields.question()
+        return fill(template, fields, known | dict(self.values(fields)))
 
+    def values(self, fields: Fields) -> Mapping[str, Any]:
+        """What names in a prompt's braces stand for, beside the row's columns."""
+        return {}
 
-def user_message(prompt: str, *, images: int) -> list[dict[str, Any]]:
-    """One user turn: the pictures first, then the text."""
-    parts: list[dict[str, str]] = [{"type": "image"}] * images
-    return [{"role": "user", "content": [dict(part) for part in parts] + [{"type": "text", "text": prompt}]}]
+    def references(self, fields: Fields) -> tuple[str, ...]:
+        """Every accepted answer; the first is learned."""
+        return fields.answers()
 
+    def choices(self, fields: Fields) -> Mapping[str, str]:
+        return {}
 
-def answer_text(value: Any) -> str | None:
-    """A cell as an answer: text without space around it, or a number without ".0"; None for anything else or nothing."""
-    if isinstance(value, str):
-        return value.strip() or None
-    if isinstance(value, bool) or not _is_number(value):
-        return None
-    return str(int(value)) if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else repr(value)
+    def names(self, fields: Fields) -> tuple[str, ...]:
+        return ()
 
-
-def _is_number(value: Any) -> bool:
-    try:
-        return isinstance(value, (int, float)) and math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
-
-
-def _question(value: Any, *, name: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: field '{name}' is not a question but {describe(value)}. Write it as text, or remove the row")
-    return _checked(value, name=name, where=where)
-
-
-def _answers(value: Any, *, name: str, where: str) -> tuple[str, ...]:
-    answers = [answer_text(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
-    if not answers or None in answers:
-        raise DataError(
-            f"{where}: field '{name}' is not an answer but {describe(value)}. "
-            "Give text, a number or a list of them, or remove the row"
-        )
-    return tuple(dict.fromkeys(_checked(answer, name=name, where=where) for answer in answers if answer is not None))
-
-
-def _images(value: Any, *, folder: Path | None, where: str) -> tuple[ImageRef, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(image_ref(item, folder=folder, where=where) for item in values if item is not None and item != "")
-
-
-def _identity(value: Any, *, name: str | None, where: str) -> str:
-    if value is None or value == "":
+    def group(self, fields: Fields) -> str:
         return ""
-    text = None if isinstance(value, bool) else answer_text(value)
-    if text is None:
-        raise DataError(
-            f"{where}: field '{name}' is not an id but {describe(value)}. Set data.id to a column of texts or numbers"
-        )
-    return _checked(text, name=name or "id", where=where)
 
-
-def _meta(value: Any, *, name: str, where: str) -> str | int | float | bool:
-    if isinstance(value, str):
-        return _checked(value, name=name, where=where)
-    if not _is_number(value):
-        raise DataError(
-            f"{where}: field '{name}' is {describe(value)}; scores are broken down by texts and numbers. Rename or mend it"
-        )
-    return value
-
-
-def _checked(text: str, *, name: str, where: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON may hold half of a surrogate pair; no tokenizer takes it
-        raise DataError(
-            f"{where}: field '{name}' holds broken Unicode at character {error.start}. Mend the text or remove the row"
-        ) from error
-    return text
-
-
-def _no_field(name: str, role: str, row: Mapping[str, Any], *, where: str, taken: set[str]) -> str:
-    free = [column for column in row if column not in taken]
-    near = difflib.get_close_matches(name, free, n=1, cutoff=0.75)
-    lowered = {column.lower(): column for column in free}
-    guess = near or [lowered[word] for word in _SYNONYMS[role] if word in lowered]
-    has = ", ".join(f"'{column}'" for column in row) or "no fields"
-    remedy = f"Set data.{role}: {guess[0]}" if guess else f"Set data.{role} to the column that holds the {role}"
-    return f"{where}: no field '{name}'; it has {has}. {remedy}"
+    def meta_of(self, fields: Fields) -> dict[str, Any]:
+        """The example's `meta`."""
+        return dict(fields.meta(self.meta))

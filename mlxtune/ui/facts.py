@@ -11,6 +11,8 @@ from mlxtune.metrics import METRICS, Score
 from mlxtune.ui.text import change, clean, count, duration, memory, name, one_line, place, rate, value
 
 _SPLITS = ("train", "validation", "test")
+_OWN = "test"  # the set that needs no name
+_CONTROLS = {"full": "as asked", "blank": "blank pictures", "shuffled": "other pictures", "majority": "commonest answers"}
 _WINDOW = 20  # steps that rates are averaged over
 
 
@@ -83,14 +85,13 @@ class Course:
         }
         if seen := self.validated:
             numbers["validation loss"] = f"{seen.loss:.4f}"
-            if seen.name != "loss":
-                numbers[name(seen.name)] = value(seen.value, scale=scale_of(seen.name))
+            numbers |= {name(key): value(found, scale=scale_of(key)) for key, found in seen.scores.items()}
         return numbers
 
 
 def validated_text(event: Validated) -> str:
-    metric = "" if event.name == "loss" else f", {name(event.name)} {value(event.value, scale=scale_of(event.name))}"
-    return f"loss {event.loss:.4f}{metric}"
+    shown = [f"{name(key)} {value(found, scale=scale_of(key))}" for key, found in event.scores.items()]
+    return ", ".join([f"loss {event.loss:.4f}", *shown])
 
 
 def scale_of(metric: str) -> float:
@@ -98,8 +99,10 @@ def scale_of(metric: str) -> float:
 
 
 def phase_name(phase: Phase, plan: Planned | None) -> str:
-    """Where nothing is trained there is no after."""
-    return "evaluate" if plan and not plan.steps else phase
+    """ "after/charts" -> "after · charts". Where nothing is trained there is no after."""
+    first, *rest = phase.split("/", maxsplit=1)
+    alone = plan is not None and not plan.steps and first == "after"
+    return " · ".join(["evaluate" if alone else first, *map(one_line, rest)])
 
 
 def score_items(scores: Mapping[str, Score]) -> list[str]:
@@ -118,26 +121,43 @@ def warnings(event: Evaluated, *, phase: str) -> list[str]:
 def headings(result: Finished) -> tuple[str, ...]:
     """Columns of the score table; a run that only evaluates has no "before"."""
     compared = any(item.before is not None for item in result.changes)
-    return ("metric", "before", "after", "change") if compared else ("metric", "score")
+    return ("metric", "before", "after", "change") if compared else ("metric", "score", "interval")
 
 
 def row(item: Change, columns: tuple[str, ...]) -> tuple[str, ...]:
     cells = {
-        "metric": name(item.metric),
+        "metric": name(item.metric) if item.asked == _OWN else f"{one_line(item.asked)} · {name(item.metric)}",
         "before": value(item.before, scale=item.scale),
         "after": value(item.after, scale=item.scale),
         "score": value(item.after, scale=item.scale),
-        "change": change(item.before, item.after, scale=item.scale),
+        "change": one_line(item.told) if item.told else change(item.before, item.after, scale=item.scale),
+        "interval": one_line(item.told),
     }
     return tuple(cells[column] for column in columns)
 
 
 def direction(item: Change) -> int:
-    """1 for better, -1 for worse, 0 for neither."""
-    if item.before is None or item.after is None or item.before == item.after:
+    """1 for better, -1 for worse, 0 for neither or where no change can be told."""
+    if item.before is None or item.after is None or item.before == item.after or not item.detectable:
         return 0
     up = item.after > item.before
     return 1 if up == (item.metric not in METRICS or METRICS[item.metric].higher_is_better) else -1
+
+
+def verdict_lines(result: Finished) -> list[tuple[str, str]]:
+    """(label, text) pairs: what became of the answers, what they owe to the pictures, and what to do."""
+    lines = []
+    if result.buckets:
+        lines.append(("answers", " · ".join(f"{name(key)} {number:,}" for key, number in result.buckets.items())))
+    if told := result.controls:
+        scale = scale_of(told["metric"])
+        tried = [(label, told[key]) for key, label in _CONTROLS.items() if told[key] is not None]
+        shown = " · ".join(f"{label} {value(found, scale=scale)}" for label, found in tried)
+        lines.append(("controls", f"{name(told['metric'])} of {told['rows']} rows: {shown}"))
+    lines += [("advice", one_line(text, longest=500)) for text in result.advice]
+    if result.report:
+        lines.append(("report", place(result.report)))
+    return lines
 
 
 def sample_lines(sample: Sample, *, compared: bool) -> list[tuple[str, str]]:

@@ -16,7 +16,19 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from mlxtune.events import Evaluated, EvaluationProgress, Event, Finished, Notice, Planned, Saved, StepDone, Validated
+from mlxtune.events import (
+    Evaluated,
+    EvaluationProgress,
+    Event,
+    Finished,
+    LookProgress,
+    Notice,
+    Planned,
+    Reading,
+    Saved,
+    StepDone,
+    Validated,
+)
 from mlxtune.ui import facts
 from mlxtune.ui.text import duration, one_line, place
 
@@ -38,6 +50,11 @@ class LiveView:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Reading() if event.rows == event.total:
+                self.close()  # models are loaded now, and libraries may draw download bars of their own
+            case Reading():
+                of = f" of {event.total:,}" if event.total else ""
+                self._show(_waiting(f"reading {one_line(place(event.path))}: {event.rows:,}{of} rows"))
             case Planned():
                 self._plan = event
                 self._print(Text(facts.backend_line(event), style="bold"))
@@ -45,10 +62,14 @@ class LiveView:
                 self._show(_waiting("loading"))
             case Notice():
                 self._print(Text.assemble(("note ", "yellow"), one_line(event.text, longest=1000)))
+            case LookProgress():
+                if event.done == 0:
+                    self._started = self._clock()
+                self._show(self._bar("pictures", event))
             case EvaluationProgress():
                 if event.done == 0:
                     self._started = self._clock()
-                self._show(self._evaluation(event))
+                self._show(self._bar(facts.phase_name(event.phase, self._plan), event))
             case Evaluated():
                 self._evaluated(event)
             case StepDone():
@@ -76,24 +97,23 @@ class LiveView:
         self._console.print(what, highlight=False)
 
     def _show(self, what: RenderableType) -> None:
-        # Not before the plan: until then libraries may draw download bars of their own.
         if self._live is None:
             self._live = Live(what, console=self._console, transient=True, refresh_per_second=8)
             self._live.start()
         else:
             self._live.update(what)
 
-    def _evaluation(self, event: EvaluationProgress) -> RenderableType:
+    def _bar(self, name: str, event: EvaluationProgress | LookProgress) -> RenderableType:
         spent = self._clock() - self._started
         left = duration(spent / event.done * (event.total - event.done)) + " left" if event.done else ""
-        return _bar(facts.phase_name(event.phase, self._plan), event.done, event.total, note=left)
+        return _bar(name, event.done, event.total, note=left)
 
     def _evaluated(self, event: Evaluated) -> None:
         phase = facts.phase_name(event.phase, self._plan)
         self._print(self._summary(phase, facts.score_items(event.scores), note=duration(event.wall_s)))
         for warning in facts.warnings(event, phase=phase):
             self._print(Text.assemble(("note ", "yellow"), warning))
-        self._show(_waiting(_NEXT[event.phase]))
+        self._show(_waiting(_NEXT.get(event.phase, "going on")))
 
     def _training(self) -> RenderableType:
         last = self._course.last
@@ -119,7 +139,7 @@ class LiveView:
                 lines.append(item)
             else:
                 lines[-1] = longer
-        text = Text.assemble((f"{label:<{_LABEL}}", "bold cyan"), f"\n{' ' * _LABEL}".join(lines))
+        text = Text.assemble((f"{label:<{_LABEL - 1}} ", "bold cyan"), f"\n{' ' * _LABEL}".join(lines))
         fits = len(lines[-1]) + _LABEL + 2 + len(note) <= self._console.width
         return text.append(f"  {note}" if fits else f"\n{' ' * _LABEL}{note}", style="dim") if note else text
 
@@ -129,6 +149,8 @@ class LiveView:
             self._print(_scores(event, columns))
         if event.samples:
             self._print(_samples(event, compared="before" in columns, narrow=self._console.width < _NARROW))
+        if verdict := facts.verdict_lines(event):
+            self._print(_grid(verdict))
         self._print(Text(facts.ending(event), style="dim"))
         # soft_wrap: a path or a command that is broken over two lines cannot be copied.
         self._console.print(Text.assemble(("run folder  ", "bold"), place(event.run)), soft_wrap=True)
@@ -137,12 +159,16 @@ class LiveView:
 
 
 def _plan(event: Planned) -> Panel:
+    return Panel(_grid(facts.plan_lines(event)), title="mlxtune", title_align="left", border_style="cyan", box=box.ROUNDED)
+
+
+def _grid(lines: Sequence[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, text in facts.plan_lines(event):
+    for label, text in lines:
         grid.add_row(label, Text(text))
-    return Panel(grid, title="mlxtune", title_align="left", border_style="cyan", box=box.ROUNDED)
+    return grid
 
 
 def _waiting(what: str) -> RenderableType:
@@ -151,7 +177,7 @@ def _waiting(what: str) -> RenderableType:
 
 def _bar(label: str, done: int, total: int, *, note: str) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
-    for column in ({"width": 8}, {"ratio": 1}, {"justify": "right", "no_wrap": True}, {"justify": "right", "no_wrap": True}):
+    for column in ({"min_width": 8}, {"ratio": 1}, {"justify": "right", "no_wrap": True}, {"justify": "right", "no_wrap": True}):
         grid.add_column(**column)
     bar = ProgressBar(total=max(total, 1), completed=done)
     grid.add_row(Text(label, style="bold cyan"), bar, f"{done:,}/{total:,}", Text(note, style="dim"))
@@ -161,7 +187,8 @@ def _bar(label: str, done: int, total: int, *, note: str) -> RenderableType:
 def _scores(event: Finished, columns: tuple[str, ...]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=column != "metric")
+        told = column in ("metric", "change", "interval")  # in words
+        table.add_column(column, justify="left" if told else "right", no_wrap=not told)
     for item in event.changes:
         *cells, last = map(Text, facts.row(item, columns))
         if columns[-1] == "change":
@@ -173,14 +200,7 @@ def _scores(event: Finished, columns: tuple[str, ...]) -> Table:
 def _samples(event: Finished, *, compared: bool, narrow: bool) -> RenderableType:
     samples = [facts.sample_lines(sample, compared=compared) for sample in event.samples]
     if narrow:
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for lines in samples:
-            for label, text in lines:
-                grid.add_row(label, Text(text))
-            grid.add_row("", "")
-        return grid
+        return _grid([line for lines in samples for line in (*lines, ("", ""))])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for number, (label, _) in enumerate(samples[0]):
         table.add_column(label, ratio=3 if number == 0 else 2, overflow="fold")

@@ -8,13 +8,26 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from mlxtune.events import Evaluated, EvaluationProgress, Event, Finished, Notice, Planned, Saved, StepDone, Validated
+from mlxtune.events import (
+    Evaluated,
+    EvaluationProgress,
+    Event,
+    Finished,
+    LookProgress,
+    Notice,
+    Planned,
+    Reading,
+    Saved,
+    StepDone,
+    Validated,
+)
 from mlxtune.ui import facts
 from mlxtune.ui.text import duration, one_line, place
 
 _SHARE = 20  # a line every 1/20 of the steps …
 _LONGEST_SILENCE = 30.0  # … or after so many seconds
 _QUARTERS = 4
+_LONG_READING = 5.0
 
 
 class PlainView:
@@ -29,6 +42,9 @@ class PlainView:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Reading():
+                if self._clock() - self._spoke >= _LONG_READING:
+                    self._line(f"reading {one_line(place(event.path))}: {event.rows:,} rows so far")
             case Planned():
                 self._plan = event
                 self._line(facts.backend_line(event))
@@ -36,6 +52,8 @@ class PlainView:
                     self._line(f"{label:<12}{text}")
             case Notice():
                 self._line(f"note: {one_line(event.text, longest=1000)}")
+            case LookProgress():
+                self._looked(event)
             case EvaluationProgress():
                 self._progress(event)
             case Evaluated():
@@ -58,6 +76,13 @@ class PlainView:
         # soft_wrap: a log's lines are as long as they are. highlight, markup: numbers and "[bold]" are only text here.
         self._console.print(Text(text), soft_wrap=True, highlight=False, markup=False)
         self._spoke = self._clock()
+
+    def _looked(self, event: LookProgress) -> None:
+        if event.done == 0:
+            self._looking = self._spoke = self._clock()
+        elif event.done == event.total or self._clock() - self._spoke > _LONGEST_SILENCE:
+            spent = duration(self._clock() - self._looking)
+            self._line(f"pictures: {event.done:,}/{event.total:,} through the vision tower ({spent})")
 
     def _progress(self, event: EvaluationProgress) -> None:
         if event.done == 0 or not event.total:
@@ -94,6 +119,10 @@ class PlainView:
             self._line()
             for label, text in facts.sample_lines(sample, compared="before" in columns):
                 self._line(f"{label:<12}{text}")
+        if verdict := facts.verdict_lines(event):
+            self._line()
+            for label, text in verdict:
+                self._line(f"{label:<12}{text}")
         self._line()
         self._line(facts.ending(event))
         self._line(f"run folder: {place(event.run)}")
@@ -101,7 +130,8 @@ class PlainView:
             self._line(f"{what}: {command}")
 
     def _table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Words to the left (the first and the last column), numbers to the right."""
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for first, *rest in rows:
-            cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-            self._line("  ".join([f"{first:<{widths[0]}}", *cells]))
+        for first, *numbers, last in rows:
+            cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:-1], strict=True)]
+            self._line("  ".join([f"{first:<{widths[0]}}", *cells, last]).rstrip())

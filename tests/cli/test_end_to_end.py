@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from mlxtune.backends import installed
 from mlxtune.cli import main
+from mlxtune.evaluate.schemas import SCHEMAS, schema_of
 from mlxtune.recipe import load_recipe
 from mlxtune.schedule import lr_at
 from mlxtune.tasks import get_task
@@ -114,8 +115,10 @@ def test_output_tells_the_run_in_its_order(ended: Ended, backend: str) -> None:
 def test_the_run_folder_holds_what_the_design_says(ended: Ended) -> None:
     files = {path.relative_to(ended.run).as_posix() for path in ended.run.rglob("*") if path.is_file()}
     state = ("adapter_config.json", "adapter_model.safetensors", "state.json", "manifest.json")
-    expected = {"recipe.yaml", "run.json", "train.jsonl", "benchmark_results.json"}
-    expected |= {f"{phase}/{name}" for phase in ("before", "after") for name in ("predictions.jsonl", "metrics.json")}
+    expected = {"recipe.yaml", "run.json", "train.jsonl", "validation.jsonl", "splits.jsonl", "after/controls.json"}
+    expected |= {"benchmark_results.json", "error_analysis.json", "report.html", "report.md"}
+    asked = ("predictions.jsonl", "metrics.json", "evaluation.json")
+    expected |= {f"{phase}/{name}" for phase in ("before", "after") for name in asked}
     expected |= {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
     expected |= {f"checkpoints/{step}/{name}" for step in ("step-000004", "step-000006", "best") for name in state}
     expected |= {f"checkpoints/{step}/optimizer.safetensors" for step in ("step-000004", "step-000006")}
@@ -168,8 +171,8 @@ def test_the_adapter_is_the_best_checkpoint(ended: Ended) -> None:
 
 def test_the_comparison(ended: Ended) -> None:
     rows = [json.loads(line) for line in (ROOT / "data/charts/test.jsonl").read_text().splitlines()[:12]]
-    benchmark = ended.read("benchmark_results.json")
-    assert benchmark["test_rows"] == 12 and tuple(benchmark["metrics"]) == METRICS
+    asked = ended.read("benchmark_results.json")["sets"]["test"]
+    assert asked["rows"] == 12 and tuple(asked["metrics"]) == METRICS
     for phase in ("before", "after"):
         lines, metrics = ended.lines(f"{phase}/predictions.jsonl"), ended.read(f"{phase}/metrics.json")
         assert [line["question"] for line in lines] == [row["query"] for row in rows]
@@ -180,12 +183,21 @@ def test_the_comparison(ended: Ended) -> None:
         assert all(line["prediction"] and line["finish"] in ("stop", "length") and line["new_tokens"] <= 16 for line in lines)
         for name in METRICS:
             assert (metrics[name]["n"], metrics[name]["ungraded"]) == (12, 0)
-            assert benchmark["metrics"][name][phase] == metrics[name]["value"]
+            assert asked["metrics"][name][phase]["value"] == metrics[name]["value"]
             if name != "bleu":
                 assert metrics[name]["value"] == pytest.approx(sum(line["scores"][name] for line in lines) / 12)
         assert {"p", "r"} < metrics["rougeL"].keys()
-    for values in benchmark["metrics"].values():
-        assert values["change"] == values["after"] - values["before"] and values["scale"] in (1.0, 100.0)
+    for told in asked["metrics"].values():
+        before, after, change = told["before"], told["after"], told["change"]
+        assert change["difference"] == pytest.approx(after["value"] - before["value"]) and told["scale"] in (1.0, 100.0)
+        assert all(score["low"] <= score["value"] <= score["high"] for score in (before, after) if score["low"] is not None)
+
+
+def test_what_was_written_follows_its_schemas(ended: Ended) -> None:
+    from jsonschema import Draft202012Validator
+
+    for file in SCHEMAS:
+        Draft202012Validator(schema_of(file)).validate(ended.read(file))
 
 
 def cli(*words: Any) -> str:

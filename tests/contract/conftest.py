@@ -50,15 +50,22 @@ def reference(folder: Path) -> Any:
     return oracle.load(folder)
 
 
+def opened(name: str, at: Path, **settings: Any) -> Engine:
+    spec = ModelSpec(path=str(at), **{"precision": "float32", **settings})
+    return open_engine(at, spec, backend=name)
+
+
+@pytest.fixture
+def open_at() -> Open:
+    """Opens the model of a folder on a backend, in float32 unless told otherwise."""
+    pytest.importorskip("torch", reason="the random models are made with torch")
+    return opened
+
+
 @pytest.fixture
 def open_(folder: Path) -> Open:
     """Opens the family's model on a backend, in float32 unless told otherwise."""
-
-    def opened(name: str, at: Path | None = None, **settings: Any) -> Engine:
-        spec = ModelSpec(path=str(at or folder), **{"precision": "float32", **settings})
-        return open_engine(at or folder, spec, backend=name)
-
-    return opened
+    return lambda name, at=None, **settings: opened(name, at or folder, **settings)
 
 
 @pytest.fixture

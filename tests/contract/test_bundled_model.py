@@ -11,7 +11,7 @@ import pytest
 from mlxtune.backends import installed, load_backend
 from mlxtune.backends.base import Loading
 from mlxtune.batching import collate
-from mlxtune.data import load_examples
+from mlxtune.data import load_data
 from mlxtune.families import load_processor
 from mlxtune.features import FreshPixels
 from mlxtune.recipe import load_recipe
@@ -28,7 +28,7 @@ def test_it_is_small_and_laid_out_as_published() -> None:
 
 
 def prompt() -> tuple[Encoded, Batch]:
-    examples = load_examples(load_recipe(ROOT / "recipes" / "charts-tiny.yaml").data)
+    examples = load_data(load_recipe(ROOT / "recipes" / "charts-tiny.yaml").data).splits
     processor = load_processor(MODEL)
     row = processor.encode(examples["test"][0], max_tokens=None, answer=True)
     return row, collate([row], pad_id=processor.pad_id, pictures=FreshPixels(processor))

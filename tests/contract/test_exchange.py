@@ -13,6 +13,7 @@ from mlxtune.engine import Engine
 from mlxtune.generation import generate
 from mlxtune.recipe import LoraSpec, TrainSpec
 from tests.helpers import oracle
+from tests.helpers.families import FIXTURES
 from tests.helpers.rows import examples
 from tests.helpers.training import EVERYWHERE, attach, encode, mean_loss, train
 
@@ -59,6 +60,8 @@ LORAS = {
 def test_peft_reads_our_adapter(backend: str, open_: Open, folder: Path, tmp_path: Path, lora: LoraSpec) -> None:
     peft = pytest.importorskip("peft")
     engine = open_(backend)
+    named = FIXTURES[engine.family.name].named
+    lora = lora.model_copy(update={"sites": [named(site) for site in lora.sites]})
     trained(engine, tmp_path, lora)
     rows = encode(engine, examples(5, first=50))
     model = peft.PeftModel.from_pretrained(oracle.load(folder), str(tmp_path)).eval()
@@ -77,9 +80,10 @@ TARGETS: dict[str, Any] = {
 
 @pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
 def test_we_read_the_adapter_that_peft_wrote(
-    backend: str, open_: Open, folder: Path, tmp_path: Path, targets: Any, request: pytest.FixtureRequest
+    family: str, backend: str, open_: Open, folder: Path, tmp_path: Path, targets: Any, request: pytest.FixtureRequest
 ) -> None:
     peft = pytest.importorskip("peft")
+    targets = targets if targets == "all-linear" else [FIXTURES[family].named(name) for name in targets]
     rslora = "rank-stabilised" in request.node.callspec.id
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, use_rslora=rslora, init_lora_weights=False)
     model = peft.get_peft_model(oracle.load(folder), config).eval()

@@ -22,7 +22,9 @@ NEW = 14
 
 def prompts_of(engine: Engine) -> list[Encoded]:
     made = encode(engine, examples(10), answer=False)
-    assert len({len(prompt.input_ids) for prompt in made}) > 4
+    # Where every row's pictures fill as many places, or none, the questions alone make prompts differ in length.
+    alike = len({len(prompt.image_rows) for prompt in made}) == 1
+    assert len({len(prompt.input_ids) for prompt in made}) > (2 if alike else 4)
     return made
 
 
@@ -62,6 +64,8 @@ def test_generation_continues_what_the_full_forward_says(engine: Engine, referen
         positions=engine.processor.positions(whole, grids),
         image_rows=row.image_rows,
         images=row.images,
+        prefix=row.prefix,
+        crossed=row.crossed,
     )
     scores = engine.backend.logits(collate([longer], pad_id=engine.processor.pad_id, pictures=engine.pictures))[: len(ids)]
     assert tuple(scores.argmax(-1)) == ids
@@ -76,7 +80,7 @@ def test_an_answer_ends_at_its_stop_token_and_a_batch_with_its_last_row(engine: 
     monkeypatch.setitem(vars(engine.processor), "stop_ids", stops)
     calls: list[int] = []
     decode = engine.backend.decode
-    monkeypatch.setattr(engine.backend, "decode", lambda *arguments: (calls.append(1), decode(*arguments))[1])
+    monkeypatch.setattr(engine.backend, "decode", lambda *arguments, **more: (calls.append(1), decode(*arguments, **more))[1])
     ended = generate(engine, prompts, batch_size=4, max_new_tokens=NEW)
     assert [answer.ids for answer in ended] == [row[:place] for row, place in zip(free, cut, strict=True)]
     assert {answer.finish for answer in ended} == {"stop"}

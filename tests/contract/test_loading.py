@@ -16,6 +16,7 @@ from mlxtune.adapters import load_adapter, save_adapter
 from mlxtune.engine import Engine
 from mlxtune.errors import AdapterError, MlxtuneError, ModelError
 from mlxtune.recipe import LoraSpec
+from tests.helpers.families import FIXTURES
 from tests.helpers.rows import examples
 from tests.helpers.training import attach, encode, mean_loss
 
@@ -47,49 +48,51 @@ def change_config(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def _drop_layer(weights: dict[str, np.ndarray]) -> None:
-    del weights[next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))]
+def _drop(weights: dict[str, np.ndarray], end: str) -> None:
+    del weights[next(name for name in weights if name.endswith(end))]
 
 
-def _add_layer(weights: dict[str, np.ndarray]) -> None:
-    name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
-    weights[name.replace("layers.1", "layers.77")] = weights[name]
+def _add_layer(weights: dict[str, np.ndarray], end: str) -> None:
+    name = next(name for name in weights if name.endswith(end))
+    weights[name.removesuffix(end) + end.replace("1.", "77.", 1)] = weights[name]
 
 
-def _drop_head(weights: dict[str, np.ndarray]) -> None:
-    del weights["lm_head.weight"]
-
-
-def _cut(weights: dict[str, np.ndarray]) -> None:
-    name = next(name for name in weights if name.endswith("layers.1.mlp.up_proj.weight"))
+def _cut(weights: dict[str, np.ndarray], end: str) -> None:
+    name = next(name for name in weights if name.endswith(end))
     weights[name] = weights[name][:-1].copy()
 
 
+LAYER, HEAD = "layers.1.mlp.up_proj", "lm_head"
+
+
 @pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (_drop_layer, "layers.1.mlp.up_proj"),
-        (_drop_head, "lm_head"),
-        (_add_layer, "layers.77"),
-        (_cut, "layers.1.mlp.up_proj"),
-    ],
+    ("change", "layer"),
+    [(_drop, LAYER), (_drop, HEAD), (_add_layer, LAYER), (_cut, LAYER)],
     ids=["missing", "no head though the config has one", "unknown", "another shape"],
 )
-def test_weights_that_do_not_fit(backend: str, open_: Open, copy: Path, change: Change, named: str) -> None:
-    change_weights(copy, change)
-    assert named in refusal(ModelError, lambda: open_(backend, copy))
+def test_weights_that_do_not_fit(
+    family: str, backend: str, open_: Open, copy: Path, change: Callable[[dict[str, np.ndarray], str], None], layer: str
+) -> None:
+    end = FIXTURES[family].named(layer)
+    change_weights(copy, lambda weights: change(weights, f"{end}.weight"))
+    wanted = HEAD if layer == HEAD else end.replace("1.", "77.", 1) if change is _add_layer else end
+    assert f"{wanted}.weight" in refusal(ModelError, lambda: open_(backend, copy))
 
 
-def test_a_head_is_read_where_it_is_stored_and_shared_where_the_config_says_so(backend: str, open_: Open, copy: Path) -> None:
+def test_a_head_is_read_where_it_is_stored_and_shared_where_the_config_says_so(
+    family: str, backend: str, open_: Open, copy: Path
+) -> None:
+    if not any(tied for tied, _ in FIXTURES[family].layouts):
+        pytest.skip(f"{family} always has an output head of its own")
     own = open_(backend, copy)
     rows = encode(own, examples(3))
     change_config(copy, tie_word_embeddings=True)
     path = copy / "config.json"
     config = json.loads(path.read_text())
-    if "text_config" in config:
-        config["text_config"]["tie_word_embeddings"] = True
+    for part in {"text_config", "decoder"} & config.keys():
+        config[part]["tie_word_embeddings"] = True
     path.write_text(json.dumps(config))
-    change_weights(copy, lambda weights: weights.pop("lm_head.weight"))
+    change_weights(copy, lambda weights: _drop(weights, f"{HEAD}.weight"))
     assert abs(mean_loss(open_(backend, copy), rows) - mean_loss(own, rows)) > 0.01
 
 
@@ -134,7 +137,7 @@ def test_no_code_of_a_folder_runs(backend: str, open_: Open, copy: Path, tmp_pat
 
 def test_an_adapter_for_another_model(engine: Engine, tmp_path: Path) -> None:
     linears = engine.backend.linears()
-    adapter = attach(engine, LoraSpec(rank=4, sites=["q_proj"]))
+    adapter = attach(engine, LoraSpec(rank=4, sites=[FIXTURES[engine.family.name].named("q_proj")]))
     site = adapter.sites[0]
     cases: dict[str, Change] = {
         "no layer": lambda arrays: arrays.update({f"{site}.deeper.lora_{m}": arrays[f"{site}.lora_{m}"] for m in "AB"}),
@@ -158,7 +161,8 @@ def test_adapters_of_peft_that_are_no_plain_lora(
     peft = pytest.importorskip("peft")
     from tests.helpers import oracle
 
-    model = peft.get_peft_model(oracle.load(folder), peft.LoraConfig(target_modules=["q_proj"], **settings))
+    layer = FIXTURES[engine.family.name].named("q_proj")
+    model = peft.get_peft_model(oracle.load(folder), peft.LoraConfig(target_modules=[layer], **settings))
     model.save_pretrained(tmp_path)
     assert said in refusal(AdapterError, lambda: load_adapter(tmp_path, engine.backend.linears(), engine.family))
 
@@ -170,7 +174,8 @@ def test_published_adapter_names_fit_too(engine: Engine, tmp_path: Path) -> None
     save_adapter(tmp_path, adapter, adapter.arrays, base="a/model")
     path = tmp_path / "adapter_model.safetensors"
     stored = load_file(path)
-    save_file({name.replace(".language_model.", "."): array for name, array in stored.items()}, path)
+    older = FIXTURES[engine.family.name].older_name
+    save_file({older(name): array for name, array in stored.items()}, path)
     loaded = load_adapter(tmp_path, linears, engine.family)
     assert loaded.sites == adapter.sites
     assert all(np.array_equal(loaded.arrays[name], array) for name, array in adapter.arrays.items())

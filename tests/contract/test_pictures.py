@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlxtune.engine import Engine
-from mlxtune.features import FeatureStore
+from mlxtune.features import FeatureStore, InMemory
 from mlxtune.types import Pixels
+from tests.helpers.families import FIXTURES
 from tests.helpers.rows import examples, picture
 from tests.helpers.training import attach, encode, mean_loss
 
@@ -42,7 +43,7 @@ def test_features_of_a_picture_do_not_depend_on_its_company(engine: Engine) -> N
     pixels = [engine.processor.pixels(picture(number)) for number in range(4)]
     together = engine.backend.vision_features(pixels)
     for picture_, features in zip(pixels, together, strict=True):
-        assert features.dtype == np.float32 and features.shape == (picture_.tokens, 64)
+        assert features.dtype == np.float32 and features.shape == (picture_.tokens, FIXTURES[engine.family.name].width)
         np.testing.assert_allclose(engine.backend.vision_features([picture_])[0], features, atol=1e-5)
 
 
@@ -51,7 +52,7 @@ def test_a_store_forgets_beyond_its_limit_and_stays_right(engine: Engine, monkey
     images = [picture(number, (90, 90)) for number in range(3)]
     alone = [engine.backend.vision_features([engine.processor.pixels(image)])[0] for image in images]
     calls = counted(engine, monkeypatch)
-    store = FeatureStore(engine.processor, engine.backend, max_bytes=kept * alone[0].nbytes)
+    store = FeatureStore(engine.processor, engine.backend, kept=InMemory(max_bytes=kept * alone[0].nbytes))
     order = [[0, 1, 2], [2, 1], [0], [2, 0, 1], [0], [2], [0], [1]]
     for chosen in order:
         pixels, features = store.fill([images[i] for i in chosen])

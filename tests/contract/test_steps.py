@@ -18,10 +18,12 @@ SPEC = TrainSpec(steps=30, batch_size=8, micro_batch_size=4, learning_rate=2e-3,
 TEXT, ALL = LoraSpec(rank=4, alpha=8), LoraSpec(rank=4, alpha=8, sites=EVERYWHERE)
 
 
-def run(engine: Engine, spec: TrainSpec, lora: LoraSpec, *, stored: bool = False) -> tuple[list[StepResult], Arrays]:
+def run(
+    engine: Engine, spec: TrainSpec, lora: LoraSpec, *, stored: bool = False, random_b: bool = False
+) -> tuple[list[StepResult], Arrays]:
     if stored:
         engine.keep_features()
-    attach(engine, lora)
+    attach(engine, lora, random_b=random_b)
     results = train(engine, encode(engine, examples(24)), spec)
     return results, engine.backend.adapter()
 
@@ -33,11 +35,12 @@ def assert_learned(results: list[StepResult]) -> None:
 
 @pytest.mark.parametrize("micro", [4, 1])
 def test_accumulation_is_exact(backend: str, open_: Open, micro: int) -> None:
-    # A recipe's usual rate: AdamW divides gradients by their own size, so where they vanish it turns rounding into steps of it.
+    # AdamW divides gradients by their own size, so where they vanish it turns rounding into steps of the learning rate: it is a
+    # recipe's usual one here, and B is not zero, since A's gradients would vanish with it.
     spec = SPEC.model_copy(update={"steps": 3, "learning_rate": 1e-4})
 
     def cut(size: int) -> tuple[list[StepResult], Arrays]:
-        return run(open_(backend), spec.model_copy(update={"micro_batch_size": size}), TEXT)
+        return run(open_(backend), spec.model_copy(update={"micro_batch_size": size}), TEXT, random_b=True)
 
     (whole, adapter), (pieces, same) = cut(8), cut(micro)
     for ours, theirs in zip(pieces, whole, strict=True):
@@ -64,7 +67,9 @@ def test_learning_rate_and_clip_are_those_of_the_step(backend: str, open_: Open)
 )
 def test_both_backends_make_the_same_run(both: tuple[str, str], open_: Open, lora: LoraSpec, steps: int, stored: bool) -> None:
     spec = SPEC.model_copy(update={"steps": steps})
-    (ours, adapter), (theirs, other) = (run(open_(name), spec, lora, stored=stored) for name in both)
+    # With B at zero the first gradients of A vanish, and AdamW makes steps of what rounding leaves: seen in a vision tower.
+    lively = lora is ALL
+    (ours, adapter), (theirs, other) = (run(open_(name), spec, lora, stored=stored, random_b=lively) for name in both)
     for number, (mine, yours) in enumerate(zip(ours, theirs, strict=True), start=1):
         assert mine.loss == pytest.approx(yours.loss, abs=1e-4), number
         assert mine.grad_norm == pytest.approx(yours.grad_norm, rel=1e-3), number

@@ -121,11 +121,11 @@ def test_no_such_recipe() -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (replaced(query=""), ("data/rows.jsonl:3: field 'query' is not a question", "remove the row")),
-        (replaced(label=[]), ("data/rows.jsonl:3: field 'label' is not an answer", "remove the row")),
-        (replaced(image="images/gone.png"), ("1 of", "'images/gone.png' (data/rows.jsonl:3)", "Set data.image_folder")),
-        (replaced(image=None), ("data/rows.jsonl:3: field 'image' has no picture", "Remove the row")),
-        (replaced(image=7), ("data/rows.jsonl:3: a picture must be a path",)),
+        (replaced(query=""), ("data/rows.jsonl:3: field 'query' is not a question", "1 of 8 rows")),
+        (replaced(label=[]), ("data/rows.jsonl:3: field 'label' is not an answer", "raise data.max_skipped")),
+        (replaced(image="images/gone.png"), ("1 of", "data/rows.jsonl:3: picture 'images/gone.png'", "data.image_folder")),
+        (replaced(image=None), ("data/rows.jsonl:3: the row names no picture", "data.text_only")),
+        (replaced(image=7), ("data/rows.jsonl:3: picture '7'", "picture missing 1")),
         (lambda number, row: "text", ("data/rows.jsonl:1",)),
     ],
 )

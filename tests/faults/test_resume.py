@@ -71,7 +71,9 @@ def result(run: Path) -> dict[str, Any]:
     files = ["adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
     files += [f"{phase}/{name}" for phase in ("before", "after") for name in ("predictions.jsonl", "metrics.json")]
     benchmark = json.loads((run / "benchmark_results.json").read_text())
-    del benchmark["wall_s"]
+    del benchmark["wall_s"], benchmark["peak_bytes"]
+    for asked in benchmark["sets"].values():
+        del asked["speed"]
     return {"steps": steps(run), "benchmark": benchmark, **{name: (run / name).read_bytes() for name in files}}
 
 

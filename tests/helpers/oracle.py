@@ -1,4 +1,5 @@
-"""What transformers and PEFT say about the same rows, through their own complete forward."""
+"""What an independent implementation says about the same rows, through its own complete forward: transformers, unless the
+family's fixture brings another one."""
 
 from __future__ import annotations
 
@@ -9,12 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from mlxtune.families import Processor
-from mlxtune.types import Encoded, Pixels
+from mlxtune.families import Processor, family_of, read_config
+from mlxtune.types import Encoded
+from tests.helpers.families import FIXTURES
 
 
 def load(folder: Path) -> Any:
     """The model as transformers loads it: float32, its plainest attention."""
+    fixture = FIXTURES[family_of(read_config(folder)).name]
+    if fixture.load is not None:
+        return fixture.load(folder)
     import torch
     import transformers
 
@@ -34,39 +39,16 @@ def inputs(processor: Processor, rows: Sequence[Encoded]) -> dict[str, Any]:
         ids[b, : len(row.input_ids)], seen[b, : len(row.input_ids)] = row.input_ids, 1
     pixels = [[processor.pixels(image) for image in row.images] for row in rows]
     tensors = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(seen)}
-    return tensors | (_PICTURES[processor.config.model_type](processor, ids, pixels) if any(pixels) else {})
-
-
-def _patches(processor: Processor, ids: np.ndarray, pixels: list[list[Pixels]]) -> dict[str, Any]:
-    import torch
-
-    pictures = [p for row in pixels for p in row]
-    return {
-        "pixel_values": torch.from_numpy(np.concatenate([p.values for p in pictures])),
-        "image_grid_thw": torch.tensor([p.grid for p in pictures]),
-        "mm_token_type_ids": torch.from_numpy((ids == processor.image_token_id).astype(np.int64)),
-    }
-
-
-def _tiles(processor: Processor, ids: np.ndarray, pixels: list[list[Pixels]]) -> dict[str, Any]:
-    import torch
-
-    most = max(sum(len(p.values) for p in row) for row in pixels)
-    shape = next(p.values.shape[1:] for row in pixels for p in row)
-    values = np.zeros((len(pixels), most, *shape), np.float32)
-    inside = np.zeros((len(pixels), most, *shape[1:]), bool)
-    for b, row in enumerate(pixels):
-        if row:
-            tiles = np.concatenate([p.values for p in row])
-            values[b, : len(tiles)], inside[b, : len(tiles)] = tiles, True
-    return {"pixel_values": torch.from_numpy(values), "pixel_attention_mask": torch.from_numpy(inside)}
-
-
-_PICTURES = {"qwen2_5_vl": _patches, "idefics3": _tiles}
+    pictures = FIXTURES[processor.family.name].forward_pictures
+    assert pictures is not None, "a fixture says how its pictures enter transformers' forward, or brings its own oracle"
+    return tensors | (pictures(processor, ids, pixels) if any(pixels) else {})
 
 
 def logits(model: Any, processor: Processor, rows: Sequence[Encoded]) -> np.ndarray:
     """[B, S, vocabulary]; what stands on padding means nothing."""
+    own = FIXTURES[processor.family.name].logits
+    if own is not None:
+        return own(model, processor, rows)
     import torch
 
     with torch.no_grad():
@@ -88,6 +70,9 @@ def loss(model: Any, processor: Processor, rows: Sequence[Encoded]) -> float:
 
 def answer(model: Any, processor: Processor, prompt: Encoded, *, max_new_tokens: int) -> tuple[int, ...]:
     """Greedy ids by `generate`, with the token that stopped it."""
+    own = FIXTURES[processor.family.name].answer
+    if own is not None:
+        return own(model, processor, prompt, max_new_tokens=max_new_tokens)
     stop = sorted(processor.stop_ids)
     settings = {"do_sample": False, "max_new_tokens": max_new_tokens, "eos_token_id": stop, "pad_token_id": processor.pad_id}
     out = model.generate(**inputs(processor, [prompt]), **settings, repetition_penalty=None)

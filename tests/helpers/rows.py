@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from mlxtune.families import Family
 from mlxtune.images import ImageRef, image_ref
 from mlxtune.types import Example
 
@@ -44,3 +46,17 @@ def examples(count: int, *, first: int = 0) -> list[Example]:
         repeat = number % 5 == 4 and made and len(row.images) == len(made[-1].images)
         made.append(replace(row, images=made[-1].images) if repeat else row)
     return made
+
+
+def fitting(rows: Sequence[Example], family: Family) -> list[Example]:
+    """The rows, those whose number of pictures the family does not take with one picture instead."""
+    fewest, most = family.pictures
+    taken = [fewest <= len(row.images) and (most is None or len(row.images) <= most) for row in rows]
+    return [row if takes else _with_one_picture(row) for row, takes in zip(rows, taken, strict=True)]
+
+
+def _with_one_picture(row: Example) -> Example:
+    *earlier, turn = row.messages
+    text = [part for part in turn["content"] if part["type"] == "text"]
+    messages = [*earlier, {**turn, "content": [{"type": "image"}, *text]}]
+    return replace(row, messages=messages, images=(*row.images[:1], picture(len(row.target)))[:1])

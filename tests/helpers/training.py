@@ -13,12 +13,13 @@ from mlxtune.engine import Engine
 from mlxtune.recipe import LoraSpec, TrainSpec
 from mlxtune.schedule import lr_at, rows_of_step
 from mlxtune.types import Encoded, Example, StepResult
+from tests.helpers.rows import fitting
 
 EVERYWHERE = ["attention", "mlp", "projector", "vision"]
 
 
 def encode(engine: Engine, rows: Sequence[Example], *, answer: bool = True) -> list[Encoded]:
-    return [engine.processor.encode(row, max_tokens=None, answer=answer) for row in rows]
+    return [engine.processor.encode(row, max_tokens=None, answer=answer) for row in fitting(rows, engine.family)]
 
 
 def lively(adapter: Adapter, *, seed: int = 0) -> Adapter:
@@ -31,11 +32,18 @@ def lively(adapter: Adapter, *, seed: int = 0) -> Adapter:
     return replace(adapter, arrays=arrays)
 
 
-def attach(engine: Engine, spec: LoraSpec | None = None, *, random_b: bool = False, weight_decay: float = 0.01) -> Adapter:
+def attach(
+    engine: Engine,
+    spec: LoraSpec | None = None,
+    *,
+    random_b: bool = False,
+    weight_decay: float = 0.01,
+    **savings: bool,
+) -> Adapter:
     spec = spec or LoraSpec(rank=4, alpha=8)
     adapter = new_adapter(engine.backend.linears(), engine.family, spec, seed=7)
     adapter = lively(adapter) if random_b else adapter
-    engine.backend.attach(adapter, weight_decay=weight_decay)
+    engine.backend.attach(adapter, weight_decay=weight_decay, **savings)
     return adapter
 
 

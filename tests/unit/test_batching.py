@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mlxtune.batching import BUCKET, collate, micro_batches
+from mlxtune.batching import BUCKET, collate, micro_batches, rounded
 from mlxtune.images import ImageRef
 from mlxtune.types import Batch, Encoded, Pixels
 
@@ -165,3 +166,42 @@ def test_rows_of_like_length_share_a_batch() -> None:
     padded = sum(batch.input_ids.size for batch in step(2))
     unsorted = sum(collate(ROWS[i : i + 2], pad_id=PAD, pictures=Pictures()).input_ids.size for i in range(0, 8, 2))
     assert padded < unsorted
+
+
+def test_pictures_of_two_data_sets_may_have_one_name() -> None:
+    here, there = (ImageRef(b"", "small", folder=folder) for folder in ("/data/a", "/data/b"))
+    rows = [replace(row("1", prompt=2, answer=1, pictures=["small"]), images=(image,)) for image in (here, there, here)]
+    batch = collate(rows, pad_id=PAD, pictures=Pictures())
+    assert batch.feature_rows.tolist() == [0, 1, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_rounded_batches_say_the_same_in_few_sizes(axes: int) -> None:
+    batch = collate(
+        [row("1", prompt=70, answer=40, pictures=["wide"], axes=axes), row("2", prompt=530, answer=3, axes=axes)],
+        pad_id=PAD,
+        pictures=Pictures(),
+    )
+    batch = replace(batch, visible=np.tril(np.ones((2, *[batch.input_ids.shape[1]] * 2), bool)))
+    wide = rounded(batch)
+    size = batch.input_ids.shape[1]
+    assert wide.input_ids.shape[1] > size and wide.input_ids.shape[1] % 16 == 0
+    np.testing.assert_array_equal(wide.input_ids[:, :size], batch.input_ids)
+    np.testing.assert_array_equal(wide.positions[..., :size], batch.positions)
+    count = len(batch.labels)
+    np.testing.assert_array_equal(wide.input_ids.ravel()[wide.score_rows[:count]], batch.input_ids.ravel()[batch.score_rows])
+    np.testing.assert_array_equal(wide.input_ids.ravel()[wide.image_rows], batch.input_ids.ravel()[batch.image_rows])
+    np.testing.assert_array_equal(wide.features[: len(batch.features)], batch.features)
+    np.testing.assert_array_equal(wide.visible[:, :size, :size], batch.visible)
+    assert wide.visible.any(-1).all(), "a row that sees nothing would be divided by zero"
+    assert not wide.visible[:, :size, size:].any()
+    assert wide.weights.sum() == pytest.approx(batch.weights.sum()) and not wide.weights[count:].any()
+
+
+def test_rounded_batches_have_eight_sizes_for_every_doubling() -> None:
+    widths = {
+        rounded(collate([row("1", prompt=length, answer=2)], pad_id=PAD, pictures=Pictures())).input_ids.shape[1]
+        for length in range(520, 1022)
+    }
+    assert len(widths) <= 8
+    assert all(width <= length * 1.13 + BUCKET for length in (520, 777) for width in [min(w for w in widths if w >= length)])

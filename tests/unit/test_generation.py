@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlxtune.backends.base import Likeliest
 from mlxtune.generation import generate, tokens
 from mlxtune.types import Batch, Encoded
 
@@ -23,8 +24,9 @@ class Backend:
     batches: list[list[int]] = field(default_factory=list)
     positions: list[list[list[int]]] = field(default_factory=list)
     rooms: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)  # rows that go on, at each selection
 
-    def prefill(self, batch: Batch, *, room: int) -> tuple[Any, np.ndarray]:
+    def prefill(self, batch: Batch, *, room: int, top: int = 1) -> tuple[Any, Likeliest]:
         assert (batch.valid[:, -1]).all(), "every prompt ends in the last column"
         firsts = [int(ids[valid.argmax()]) for ids, valid in zip(batch.input_ids, batch.valid, strict=True)]
         self.batches.append(firsts)
@@ -33,22 +35,28 @@ class Backend:
         state = {"firsts": firsts, "said": 1}
         return state, self._next(state)
 
-    def decode(self, state: Any, said: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        assert said.tolist() == self._next(state).tolist(), "each row is fed its own last token"
+    def decode(self, state: Any, said: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:
+        assert said.tolist() == self._next(state).ids[:, 0].tolist(), "each row is fed its own last token"
         assert positions.shape == (self.axes, len(said))
         self.positions.append(positions.tolist())
         state["said"] += 1
         return self._next(state)
 
-    def _next(self, state: Any) -> np.ndarray:
+    def select(self, state: Any, rows: np.ndarray) -> None:
+        state["firsts"] = [state["firsts"][row] for row in rows]
+        self.kept.append(len(rows))
+
+    def _next(self, state: Any) -> Likeliest:
         given = [self.answers[first] + [77] * 50 for first in state["firsts"]]
-        return np.array([answer[state["said"] - 1] for answer in given], np.int32)
+        ids = np.array([[answer[state["said"] - 1]] for answer in given], np.int32)
+        return Likeliest(ids, np.zeros(ids.shape, np.float32))
 
 
 @dataclass
 class Processor:
     pad_id: int = 0
     stop_ids: frozenset[int] = frozenset({STOP, 98})
+    most_tokens: int | None = None
 
 
 class NoPictures:
@@ -61,6 +69,7 @@ class Engine:
     backend: Backend
     processor: Processor = field(default_factory=Processor)
     pictures: NoPictures = field(default_factory=NoPictures)
+    shares_prefixes: bool = True
 
 
 def prompt(first: int, *, length: int, last_position: int | None = None, axes: int = 1) -> Encoded:
@@ -103,6 +112,14 @@ def test_a_batch_ends_with_its_last_row() -> None:
     backend = Backend(ANSWERS)
     generate(Engine(backend), [PROMPTS[0], PROMPTS[1]], batch_size=2, max_new_tokens=40)  # type: ignore[arg-type]
     assert len(backend.positions) == 2, "three tokens: one from the prompt, two decoded"
+
+
+def test_rows_that_have_stopped_leave_the_batch() -> None:
+    backend = Backend(ANSWERS)
+    generate(Engine(backend), PROMPTS, batch_size=5, max_new_tokens=6)  # type: ignore[arg-type]
+    # Stops come after 0, 1, 2 and 3 tokens, and never: three of five have stopped by the third token, then one of two.
+    assert backend.kept == [2, 1]
+    assert [len(row[0]) for row in backend.positions] == [5, 5, 2, 1, 1]
 
 
 def test_positions_go_on_from_the_largest_of_each_prompt() -> None:

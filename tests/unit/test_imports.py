@@ -14,22 +14,23 @@ PACKAGE = Path(__file__).parents[2] / "mlxtune"
 
 # Each layer may import those above it in this table, and nothing of its own line.
 LAYERS = (
-    ("errors",),
-    ("images",),
+    ("errors", "text"),
+    ("images", "entities"),
     ("types",),
     ("recipe",),
     ("tasks", "families", "metrics"),
-    ("data", "events"),
+    ("data", "events", "statistics"),
+    ("packing",),
     ("hub", "batching", "schedule", "adapters"),
     ("backends",),
-    ("features",),
-    ("engine",),
-    ("generation", "runs"),
-    ("evaluate",),
-    ("train",),
+    ("features", "feature_files", "vision_weights"),
+    ("engine", "beam_search"),
+    ("generation", "runs", "survey"),
+    ("evaluate", "trackers"),
+    ("train", "prepare", "report"),
     ("outcome",),
     ("finetune", "inference"),
-    ("report",),
+    ("caption",),
     ("ui",),
     ("cli",),
     ("__main__",),
@@ -46,6 +47,7 @@ HOMES = {
     "peft": "backends/torch",
 }
 HEAVY = ("torch", "mlx", "mlx_vlm", "transformers", "peft", "datasets", "sacrebleu", "rouge_score", "pyarrow")
+HEAVY += ("scipy", "matplotlib", "rapidfuzz", "nltk", "jinja2", "openai", "gigachat", "tenacity", "httpx")
 
 
 def imported(source: str) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,7 @@ import mlxtune
 from mlxtune import inference
 from mlxtune.adapters import new_adapter, save_adapter
 from mlxtune.backends import installed
-from mlxtune.data import load_examples
+from mlxtune.data import load_data
 from mlxtune.engine import Engine
 from mlxtune.errors import AdapterError, DataError, ModelError
 from mlxtune.evaluate import evaluate
@@ -61,7 +61,7 @@ def runner(backend: str, adapter: Path) -> Runner:
 @pytest.mark.parametrize("which", ["bare", "runner"])
 def test_ask_is_what_evaluate_writes(which: str, backend: str, request: pytest.FixtureRequest) -> None:
     asked: Runner = request.getfixturevalue(which)
-    examples = load_examples(RECIPE.data)["test"][:6]
+    examples = load_data(RECIPE.data).splits["test"][:6]
     lines = evaluate(asked.engine, examples, ["exact_match"], RECIPE.evaluate, phase="after", observe=ignore).predictions
     for line in lines:
         answer = asked.ask(CHARTS / line["images"][0], line["question"] + SUFFIX, max_new_tokens=RECIPE.evaluate.max_new_tokens)

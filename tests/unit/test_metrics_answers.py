@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from mlxtune.metrics import METRICS
+from mlxtune.metrics import METRICS, Item, score
 from mlxtune.metrics.text import squad_words, words, words_and_numbers
 
 # ChartQA's rule: prediction, reference, right?
@@ -61,6 +61,10 @@ RELAXED = [
 ]
 
 
+def value(name, prediction, references, **others):
+    return METRICS[name].grade(Item(prediction, references, **others))["value"]
+
+
 def lmms_eval_rule(prediction, target):
     """The published rule, told once more and independently: by cases instead of by one expression."""
     numbers = []
@@ -76,7 +80,7 @@ def lmms_eval_rule(prediction, target):
 
 @pytest.mark.parametrize(("prediction", "reference", "right"), RELAXED)
 def test_relaxed_accuracy_follows_chartqa(prediction, reference, right):
-    assert METRICS["relaxed_accuracy"].item(prediction, (reference,)) == float(right)
+    assert value("relaxed_accuracy", prediction, (reference,)) == float(right)
     assert lmms_eval_rule(prediction.strip(), reference) == right
 
 
@@ -85,7 +89,7 @@ def test_relaxed_accuracy_follows_chartqa(prediction, reference, right):
     [("2004", ("1990", "2003"), True), ("Yes", ("No", "yes"), True), ("62%", ("62", "0.62"), True), ("7", ("1", "2"), False)],
 )
 def test_relaxed_accuracy_takes_the_best_reference(prediction, references, right):
-    assert METRICS["relaxed_accuracy"].item(prediction, references) == float(right)
+    assert value("relaxed_accuracy", prediction, references) == float(right)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,36 @@ def test_relaxed_accuracy_takes_the_best_reference(prediction, references, right
     ],
 )
 def test_exact_match(prediction, references, right):
-    assert METRICS["exact_match"].item(prediction, references) == float(right)
+    assert value("exact_match", prediction, references) == float(right)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "right"),
+    [
+        ("Да.", "да", True),
+        ("да", "да", True),
+        (" ДА!\n", "да", True),
+        ("светло-серый", "светло серый", False),  # deleted, not made a space
+        ("светло-серый", "светлосерый", True),
+        ("«да»", "да", False),  # not ASCII
+        ("да…", "да", False),
+        ("зелёный", "зеленый", False),
+        ("правая  сторона", "правая сторона", False),
+        ("правая сторона", "правая сторона", True),
+        ("правая", "правая сторона", False),
+        ("да, справа", "да", False),
+        ("...", "!", True),
+    ],
+)
+def test_exact_match_of_gqa_ru_follows_lmms_eval(prediction, reference, right):
+    published = [text.lower().translate(str.maketrans("", "", string.punctuation)) for text in (prediction.strip(), reference)]
+    assert (published[0] == published[1]) is right  # ignore_case, ignore_punctuation of the evaluate library
+    assert value("exact_match", prediction, (reference,), meta={"protocol": "gqa_ru"}) == float(right)
+
+
+def test_the_protocol_changes_exact_match_of_its_task_alone():
+    assert value("exact_match", "Да.", ("да",)) == value("exact_match", "Да.", ("да",), meta={"protocol": "qa"}) == 0.0
+    assert value("exact_match", "и\u0306од", ("йод",), meta={"protocol": "gqa_ru"}) == 0.0  # no NFKC there
 
 
 @pytest.mark.parametrize(
@@ -157,11 +190,11 @@ def test_exact_match(prediction, references, right):
     ],
 )
 def test_contains(answer, reference, right):
-    assert METRICS["contains"].item(answer, (reference,)) == float(right)
+    assert value("contains", answer, (reference,)) == float(right)
 
 
 def test_contains_takes_any_reference():
-    assert METRICS["contains"].item("It is blue", ("red", "Blue")) == 1.0
+    assert value("contains", "It is blue", ("red", "Blue")) == 1.0
 
 
 def official_squad_f1(a_gold, a_pred):
@@ -203,13 +236,11 @@ def official_squad_f1(a_gold, a_pred):
     ],
 )
 def test_token_f1_is_squads_on_ascii(prediction, reference):
-    assert METRICS["token_f1"].item(prediction, (reference,)) == pytest.approx(
-        official_squad_f1(reference, prediction), abs=1e-12
-    )
+    assert value("token_f1", prediction, (reference,)) == pytest.approx(official_squad_f1(reference, prediction), abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("prediction", "references", "value"),
+    ("prediction", "references", "f1"),
     [
         ("«Красная» машина", ("красная машина",), 1.0),
         ("большая красная машина", ("красная машина",), 0.8),  # p 2/3, r 1
@@ -220,8 +251,14 @@ def test_token_f1_is_squads_on_ascii(prediction, reference):
         ("“quoted”", ("quoted",), 1.0),
     ],
 )
-def test_token_f1_by_hand(prediction, references, value):
-    assert METRICS["token_f1"].item(prediction, references) == pytest.approx(value)
+def test_token_f1_by_hand(prediction, references, f1):
+    assert value("token_f1", prediction, references) == pytest.approx(f1)
+
+
+def test_squad_exact_match_stands_beside_f1():
+    items = [Item("The Broncos!", ("broncos",)), Item("Broncos Denver", ("Denver Broncos", "x")), Item("the", ("a",))]
+    scores, _ = score(["token_f1"], items)
+    assert scores["token_f1"].to_dict() == {"value": 1.0, "n": 3, "ungraded": 0, "em": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(

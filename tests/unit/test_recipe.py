@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlxtune.errors import RecipeError
 from mlxtune.recipe import DataSpec, ModelSpec, Recipe, Splits, dump_recipe, load_recipe, recipe_name, write_schema
-from mlxtune.recipe.spec import section_of
+from mlxtune.recipe.spec import inside, is_section
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -168,7 +169,8 @@ def test_text_survives_a_round_trip_in_both_versions_of_yaml(title: str) -> None
 def test_dump_writes_every_default() -> None:
     def missing(model: type[BaseModel], values: dict) -> list[str]:
         here = [key for key in model.model_fields if key not in values]
-        return here + [k for key in model.model_fields if (inner := section_of(model, key)) for k in missing(inner, values[key])]
+        sections = {key: inside(model, key) for key in model.model_fields if is_section(inside(model, key))}
+        return here + [k for key, kind in sections.items() if values[key] is not None for k in missing(kind, values[key])]
 
     values = yaml.safe_load(dump_recipe(load("")))
     assert missing(Recipe, values) == []
@@ -294,7 +296,7 @@ def test_paths_in_files_are_seen_from_their_file(tmp_path: Path, monkeypatch: py
         ("lora: {sites: [mlp, 3]}", "lora.sites[1]", "3 is not text"),
         ("lora: {layers: some}", "lora.layers", "\"some\" is not 'all' or a whole number"),
         ("lora: {layers: 0}", "lora.layers", "0 is not 'all' or at least 1"),
-        ("speed: {features: false}", "speed.features", "false is not 'auto' or 'off'"),
+        ("speed: {features: false}", "speed.features", "false is not 'auto', 'memory' or 'off'"),
         ("evaluate: {limit: -1}", "evaluate.limit", "-1 is not at least 0"),
         ("backend: cuda", "backend", "\"cuda\" is not 'auto', 'mlx' or 'torch'"),
         ("out: ''", "out", '"" is not a text of at least one character'),
@@ -309,7 +311,7 @@ def test_wrong_key_or_value(text: str, key: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("splits", "key", "message"),
     [
-        ("{train: 0.8}", "validation", "'validation' beside data.splits.train 0.8: name all splits, or give all as fractions"),
+        ("{train: 0.8, validation: dev}", "validation", "'dev' beside data.splits.train 0.8: name all splits, or give all as"),
         ("{train: 0.8, validation: 0.3, test: null}", "validation", "0.3 more than what train 0.8 leaves over"),
         ("{train: 0.8, validation: 0.1, test: 0.2}", "test", "0.2 more than what train 0.8, validation 0.1 leaves over"),
         ("{train: all, validation: null, test: 0.2}", "test", "0.2 more than what train all leaves over"),
@@ -324,15 +326,22 @@ def test_splits_that_overlap(splits: str, key: str, message: str) -> None:
     assert problems("x.yaml")[0].startswith(f"x.yaml: data.splits.{key}: {message}")
 
 
-def test_default_in_conflict_is_called_a_default() -> None:
-    write({"x.yaml": "model: {path: m}\ndata: {path: d, splits: {train: 0.8}}"})
-    assert all(problem.endswith("(it has its default)") for problem in problems("x.yaml"))
+def test_sections_in_lists_and_under_free_names_are_checked_like_others() -> None:
+    mix, sets = "mix: [{path: a}, {path: b, wieght: 2}, {path: c, weight: 0}]", "sets: {gqa: {path: ./g, limit: x}}"
+    write({"r/x.yaml": f"model: {{path: m}}\ndata: {{path: d, {mix}}}\nevaluate: {{{sets}}}"})
+    assert [problem.split(" (")[0] for problem in problems("r/x.yaml")] == [
+        "r/x.yaml: data.mix[1].wieght: unknown key; did you mean 'weight'?",
+        "r/x.yaml: data.mix[2].weight: 0 is not above 0.0",
+        'r/x.yaml: evaluate.sets.gqa.limit: "x" is not a whole number',
+    ]
 
 
-def test_default_in_conflict_is_placed_where_its_section_stands() -> None:
-    write({"b.yaml": "data: {path: d, splits: {train: 0.8, test: null}}", "r.yaml": "extends: b.yaml\nmodel: {path: m}"})
-    (problem,) = problems("r.yaml")
-    assert problem.startswith("b.yaml: data.splits.validation: ")
+def test_paths_in_lists_and_under_free_names_are_seen_from_their_file() -> None:
+    text = "model: {path: m}\ndata: {path: d, names: ../n.json, mix: [{path: ./a}], images: {path: ../p}}"
+    write({"r/x.yaml": f"{text}\nevaluate: {{sets: {{g: {{path: ./g}}}}}}"})
+    recipe = load_recipe("r/x.yaml")
+    found = (recipe.data.names, recipe.data.mix[0].path, recipe.data.images.path, recipe.evaluate.sets["g"].path)
+    assert [os.path.relpath(path) for path in found] == ["n.json", "r/a", "p", "r/g"]
 
 
 def test_pixel_limits_out_of_order() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from mlxtune.adapters import Adapter
 from mlxtune.errors import RunError
-from mlxtune.metrics import score
+from mlxtune.metrics import Item, score
 from mlxtune.recipe import Recipe, load_recipe
 from mlxtune.runs import Checkpoint, RunFolder, new_run, run_to_resume, write_json, write_text
 
@@ -83,15 +83,27 @@ def test_info_is_added_to(run: RunFolder) -> None:
 
 def test_an_evaluation_counts_only_when_it_is_whole(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     predictions = [{"id": "1", "prediction": "Да\u2028yes"}, {"id": "2", "prediction": ""}]
-    scores, _ = score(["exact_match"], ["Да", None], [("да",), ("x",)])
+    scores, _ = score(["exact_match"], [Item("Да", ("да",)), None])
     with monkeypatch.context() as dying:
         kill_at_move(dying, name="metrics.json")
         with pytest.raises(Killed):
-            run.write_evaluation("before", predictions, scores)
+            run.write_evaluation("before", predictions, scores, {"rows": 2})
     assert (run.path / "before/predictions.jsonl").exists() and run.read_evaluation("before") is None
-    run.write_evaluation("before", predictions, scores)
+    run.write_evaluation("before", predictions, scores, {"rows": 2})
     assert run.read_evaluation("before") == (predictions, {"exact_match": {"value": 1.0, "n": 1, "ungraded": 1}})
-    assert run.read_evaluation("after") is None
+    assert run.read_evaluation("after") is None and run.read_json("before/evaluation.json") == {"rows": 2}
+    run.write_evaluation("before/gqa-ru", predictions[:1], scores, {"rows": 1})
+    assert [len(run.read_evaluation(name)[0]) for name in ("before", "before/gqa-ru")] == [2, 1]
+
+
+def test_looks_at_the_validation_rows_are_forgotten_with_their_steps(run: RunFolder) -> None:
+    run.path.mkdir()
+    for step in (10, 20, 30):
+        run.log_validation({"step": step, "loss": 1 / step, "scores": {}, "best": step == 20})
+    with (run.path / "validation.jsonl").open("a") as stream:
+        stream.write('{"step": 40, "lo')  # a kill
+    run.forget_steps_after(20)
+    assert [look["step"] for look in run.validations()] == [10, 20]
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlxtune.recipe import TrainSpec
-from mlxtune.schedule import lr_at, rows_of_step, total_steps
+from mlxtune.schedule import lr_at, rows_of_step, rows_used, total_steps
 
 
 def spec(**values: Any) -> TrainSpec:
@@ -113,3 +113,45 @@ def test_every_step_learns_and_none_above_the_highest_rate(schedule: str, warmup
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
     if warmup < 1 or warmup <= total:
         assert math.isclose(max(rates), 1e-3), "the recipe's rate is reached"
+
+
+PICTURES = np.array([0, 1, 0, 2, 0, 1, -7, 0, 2, 0, 0, -12, 1, 0])
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 100])
+def test_rows_about_one_picture_follow_each_other(most: int) -> None:
+    spec = TrainSpec(epochs=2, batch_size=len(PICTURES), rows_per_image=most, seed=3)
+    for step in (1, 2):
+        order = rows_of_step(step, len(PICTURES), spec, pictures=PICTURES)
+        assert sorted(order) == list(range(len(PICTURES)))
+        shown = PICTURES[order]
+        if most == 1:
+            assert (order == rows_of_step(step, len(PICTURES), spec)).all()
+            continue
+        runs = np.split(shown, np.flatnonzero(np.diff(shown)) + 1)
+        for picture in set(PICTURES.tolist()):
+            count = int((PICTURES == picture).sum())
+            whole = sum(len(part) // most for part in runs if part[0] == picture)
+            assert whole == count // most, "full groups stand together"
+    assert (
+        rows_of_step(1, len(PICTURES), spec, pictures=PICTURES).tolist() != rows_of_step(2, 14, spec, pictures=PICTURES).tolist()
+    )
+
+
+def test_rows_without_a_shared_picture_keep_their_order() -> None:
+    spec = TrainSpec(epochs=1, batch_size=5)
+    alone = np.arange(5)
+    assert (rows_of_step(1, 5, spec, pictures=alone) == rows_of_step(1, 5, spec)).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"epochs": 2.5}, {"epochs": 0.5}, {"steps": 1}, {"steps": 2, "batch_size": 3}, {"steps": 9, "rows_per_image": 1}],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_rows_used_are_those_of_all_steps(values: dict[str, Any], together: bool) -> None:
+    train, rows = spec(**values), len(PICTURES)
+    pictures = PICTURES if together else None
+    steps = range(1, total_steps(rows, train) + 1)
+    each = np.concatenate([rows_of_step(step, rows, train, pictures=pictures) for step in steps])
+    np.testing.assert_array_equal(rows_used(rows, train, pictures=pictures), np.unique(each))

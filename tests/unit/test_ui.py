@@ -146,14 +146,38 @@ def test_plain_lines_hold_no_control_character_and_are_few() -> None:
     assert "step 40: validation loss 0.5000" in lines
 
 
+def test_a_verdict_is_told_in_both_displays() -> None:
+    told = replace(
+        FINISHED,
+        changes=(
+            Change("relaxed_accuracy", 0.0, 0.763, 1.0, told="+76.3 points (95 %: 71.0 … 81.0)"),
+            Change("contains", 0.7, 0.71, 1.0, asked="charts", told="no detectable change (+1.0 points)", detectable=False),
+        ),
+        buckets={"fixed": 229, "broken": 0},
+        controls={"metric": "relaxed_accuracy", "rows": 64, "full": 0.75, "blank": 0.125, "shuffled": None, "majority": 0.2},
+        advice=("41 % of the wrong answers contain the right one: set data.suffix",),
+    )
+    for live in (True, False):
+        text = " ".join(clean(shown([told], live=live)).split())
+        for part in (
+            "+76.3 points (95 %: 71.0 … 81.0)",
+            "charts · contains 70.0 % 71.0 % no detectable change",
+            "answers fixed 229 · broken 0",
+            "controls relaxed accuracy of 64 rows: as asked 75.0 % · blank pictures 12.5 % · commonest answers 20.0 %",
+            "advice 41 % of the wrong answers contain",
+        ):
+            assert part in text
+    assert direction(told.changes[0]) == 1 and direction(told.changes[1]) == 0
+
+
 def test_plain_table_stands_in_columns() -> None:
     lines = shown([FINISHED], live=False).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("metric"))
     assert lines[start : start + 4] == [
         "metric            before   after  change",
-        "relaxed accuracy   0.0 %  76.3 %   +76.3",
-        "bleu                40.0    34.1    -5.9",
-        "token f1               —       —       —",
+        "relaxed accuracy   0.0 %  76.3 %  +76.3",
+        "bleu                40.0    34.1  -5.9",
+        "token f1               —       —  —",
     ]
 
 
@@ -234,7 +258,7 @@ def test_running_numbers() -> None:
     course = Course()
     course.add(step(1, loss=2.0))
     course.add(step(2, loss=1.0))
-    course.validated = Validated(2, "relaxed_accuracy", 0.25, 0.75, best=True)
+    course.validated = Validated(2, "relaxed_accuracy", 0.25, 0.75, best=True, scores={"relaxed_accuracy": 0.25})
     assert course.numbers() == {
         "loss": "1.9000",
         "learning rate": "1.00e-03",

@@ -14,48 +14,54 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxtune.adapters import Adapter
-from mlxtune.backends.base import BETAS, EPSILON, Loading, LossScale
+from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import blas, lora
-from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.device import describe, memory, pick_dtype
-from mlxtune.backends.mlx.loading import load_model
+from mlxtune.backends.mlx.loading import forget_vision, load_model
+from mlxtune.backends.mlx.models import Inputs, Model
+from mlxtune.backends.mlx.ops import Visible
+from mlxtune.backends.mlx.step import Step
+from mlxtune.batching import own_mask
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
-
-_CHUNK = 256  # logits that are summed up at once
 
 
 @dataclass
 class _Generation:
-    caches: list[KVCache]
+    caches: list[Any]
     seen: np.ndarray  # [B, tokens so far] bool; False on padding
 
 
 @dataclass
 class MlxBackend:
-    model: Any
+    model: Model
+    folder: Path
     dtype: mx.Dtype
     name: str = "mlx"
-    _weights: lora.Weights = field(default_factory=lambda: lora.Weights({}))
     _optimizer: optim.AdamW | None = None
     _scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
+        self._weights = lora.Weights({})
+        self._step = Step(self.model, self.dtype, self._weights)
         self.device = describe()
         self.notes = blas.notes()
+        self.precision = str(self.dtype).removeprefix("mlx.core.")
         self.parameters = sum(value.size for _, value in tree_flatten(self.model.parameters()))
         if self.dtype != mx.float16:
             self._scale = LossScale(value=1.0)
 
     def linears(self) -> Mapping[str, tuple[int, int]]:
-        return {
-            name: _shape(module)
-            for name, module in self.model.named_modules()
-            if hasattr(module, "weight") and _is_linear(module)
-        }
+        return {name: _shape(module) for name, module in self.model.named_modules() if _is_linear(module)}
 
-    def attach(self, adapter: Adapter, *, weight_decay: float) -> None:
+    @property
+    def gains_by_compiling(self) -> bool:
+        # On a CPU each fused operation is a call of g++, and no faster than the parts.
+        return mx.default_device().type == mx.DeviceType.gpu
+
+    def attach(self, adapter: Adapter, *, weight_decay: float, checkpointing: bool = False, compiled: bool = False) -> None:
         assert not self._weights.arrays, "a model takes one adapter"
         self._weights = lora.attach(self.model, adapter)
+        self._step = Step(self.model, self.dtype, self._weights, checkpointing=checkpointing, compiled=compiled)
         # MLX's AdamW skips bias correction unless told; torch never does.
         self._optimizer = optim.AdamW(0.0, betas=list(BETAS), eps=EPSILON, weight_decay=weight_decay, bias_correction=True)
         self._optimizer.init(self._weights.arrays)
@@ -63,6 +69,9 @@ class MlxBackend:
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
         return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
+
+    def rest_vision(self) -> None:
+        forget_vision(self.model, self.folder, self.dtype)
 
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
@@ -78,23 +87,31 @@ class MlxBackend:
         return StepResult(loss, norm)
 
     def loss(self, batch: Batch) -> float:
-        return self._loss(batch).item()
+        return self._step.loss(batch).item()
 
     def logits(self, batch: Batch) -> np.ndarray:
-        return np.array(self._logits(batch))
+        return np.array(self.model.head(self._step.scored(batch)).astype(mx.float32))
 
-    def prefill(self, batch: Batch, *, room: int) -> tuple[Any, np.ndarray]:
-        width = batch.input_ids.shape[1]
-        state = _Generation([KVCache(width + room) for _ in self.model.text.layers], batch.valid)
-        hidden = self.model.text(self._embed(batch), mx.array(batch.positions), _prompt_mask(batch.valid), state.caches)
-        return state, self._likeliest(hidden[:, -1])
+    def prefill(self, batch: Batch, *, room: int, top: int = 1, after: Any = None) -> tuple[Any, Likeliest]:
+        inputs, width = self._step.inputs(batch), batch.input_ids.shape[1]
+        state = after or _Generation(self.model.new_caches(width + room), batch.valid[:, :0])
+        if after is not None:
+            before = np.repeat(state.seen[:, None], width, axis=1)
+            own = np.broadcast_to(own_mask(batch), (len(before), width, width))
+            inputs.mask = Visible.of(np.concatenate([before, own], axis=-1))
+        inputs.caches, state.seen = state.caches, np.concatenate([state.seen, batch.valid], axis=1)
+        return state, self._likeliest(self.model.hidden(inputs), top)
 
-    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:
         state.seen = np.concatenate([state.seen, np.ones((len(tokens), 1), bool)], axis=1)
-        mask = None if state.seen.all() else mx.array(state.seen)[:, None, None]
-        embeds = self.model.text.embed_tokens(mx.array(tokens)[:, None])
-        hidden = self.model.text(embeds, mx.array(positions)[:, :, None], mask, state.caches)
-        return self._likeliest(hidden[:, -1])
+        mask = None if state.seen.all() else Visible.of(state.seen[:, None])
+        inputs = Inputs(mx.array(tokens)[:, None], mx.array(positions)[:, :, None], mask=mask, caches=state.caches)
+        return self._likeliest(self.model.hidden(inputs), top)
+
+    def select(self, state: Any, rows: np.ndarray) -> None:
+        state.seen = state.seen[rows]
+        for cache in state.caches:
+            cache.select(mx.array(rows))
 
     def adapter(self) -> Arrays:
         return {name: np.array(value) for name, value in self._weights.arrays.items()}
@@ -125,71 +142,27 @@ class MlxBackend:
 
     def _gradients(self, micro: Sequence[Batch], *, seed: int) -> tuple[float, dict[str, mx.array], float]:
         """The step's loss, its gradients added up, and their global norm."""
-        mx.random.seed(seed)
-        own, total = self._weights.arrays, mx.array(0.0)
+        total = mx.array(0.0)
         gradients: dict[str, mx.array] = {}
         self._weights.training = True
         try:
-            for batch in micro:
-                loss, grads = mx.value_and_grad(self._scaled_loss)(own, batch)
+            for number, batch in enumerate(micro):
+                self._weights.draw_keys(seed * 1_009 + number)
+                loss, grads = self._step.gradients(batch, scale=self._scale.value)
                 gradients = {name: gradients[name] + g for name, g in grads.items()} if gradients else grads
                 total = total + loss
                 mx.eval(total, gradients)
         finally:
-            self._weights.arrays, self._weights.training = own, False
+            self._weights.training = False
         gradients = {name: gradient / self._scale.value for name, gradient in gradients.items()}
         norm = mx.sqrt(sum(mx.square(gradient).sum() for gradient in gradients.values()))
         return total.item() / self._scale.value, gradients, norm.item()
 
-    def _scaled_loss(self, arrays: dict[str, mx.array], batch: Batch) -> mx.array:
-        self._weights.arrays = arrays
-        return self._loss(batch) * self._scale.value
-
-    def _loss(self, batch: Batch) -> mx.array:
-        return (_nll(self._logits(batch), mx.array(batch.labels)) * mx.array(batch.weights)).sum()
-
-    def _logits(self, batch: Batch) -> mx.array:
-        # Padding stands on the right here, so causal attention alone keeps real tokens from seeing it.
-        hidden = self.model.text(self._embed(batch), mx.array(batch.positions), "causal")
-        return self._head(hidden.reshape(-1, hidden.shape[-1])[mx.array(batch.score_rows)]).astype(mx.float32)
-
-    def _embed(self, batch: Batch) -> mx.array:
-        embeds = self.model.text.embed_tokens(mx.array(batch.input_ids))
-        if not len(batch.image_rows):
-            return embeds
-        features = self.model.vision(batch.pixels, self.dtype) if batch.features is None else mx.array(batch.features)
-        # Row 0 of the table stands for "no picture here": a gather instead of a scatter, which has no fast gradient.
-        source = np.zeros(batch.input_ids.size, np.int32)
-        source[batch.image_rows] = batch.feature_rows + 1
-        table = mx.concatenate([mx.zeros((1, features.shape[-1]), embeds.dtype), features.astype(embeds.dtype)])
-        rows = table[mx.array(source)].reshape(embeds.shape)
-        return mx.where(mx.array(source > 0).reshape(*embeds.shape[:2], 1), rows, embeds)
-
-    def _head(self, hidden: mx.array) -> mx.array:
-        return self.model.lm_head(hidden) if hasattr(self.model, "lm_head") else self.model.text.embed_tokens.as_linear(hidden)
-
-    def _likeliest(self, hidden: mx.array) -> np.ndarray:
-        return np.array(self._head(hidden).argmax(-1).astype(mx.int32))
-
-
-def _prompt_mask(seen: np.ndarray) -> mx.array | str:
-    """[B, 1, S, S] bool for left-padded prompts; "causal" where nothing is padded."""
-    if seen.all():
-        return "causal"
-    width = seen.shape[1]
-    # Padding sees itself: a row that sees nothing would be divided by zero.
-    return mx.array(np.tril(np.ones((width, width), bool)) & (seen[:, None, None] | np.eye(width, dtype=bool)))
-
-
-def _nll(logits: mx.array, labels: mx.array) -> mx.array:
-    """Cross-entropy in nats, [N], of float32 logits [N, vocabulary].
-
-    In chunks, since MLX's CPU sums a row into one float32: over 150,000 tokens loss and gradient would be off by 1e-4.
-    """
-    rows, vocabulary = logits.shape
-    padded = mx.pad(logits, ((0, 0), (0, -vocabulary % _CHUNK)), constant_values=-mx.inf)
-    total = mx.logsumexp(mx.logsumexp(padded.reshape(rows, -1, _CHUNK), axis=-1), axis=-1)
-    return total - mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    def _likeliest(self, hidden: mx.array, top: int) -> Likeliest:
+        logits = self.model.head(hidden[:, -1]).astype(mx.float32)
+        ids = logits.argmax(-1, keepdims=True) if top == 1 else mx.argsort(-logits, axis=-1)[:, :top]
+        log_probabilities = mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
+        return Likeliest(np.array(ids.astype(mx.int32)), np.array(log_probabilities))
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -202,4 +175,4 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 
 
 def load(folder: Path, loading: Loading) -> MlxBackend:
-    return MlxBackend(load_model(folder, loading), pick_dtype(loading.precision))
+    return MlxBackend(load_model(folder, loading), folder, pick_dtype(loading.precision))

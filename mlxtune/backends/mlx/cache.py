@@ -25,3 +25,8 @@ class KVCache:
         self._values[:, :, self._length : end] = values
         self._length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def select(self, rows: mx.array) -> None:
+        """Keeps these rows of the batch, in this order; a row may be repeated."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = self._keys[rows], self._values[rows]

@@ -6,7 +6,7 @@ ids, keeps state between calls, or waits for a value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -14,12 +14,12 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxtune.backends.mlx.cache import KVCache
-
-Mask = mx.array | str | None  # bool array that broadcasts to [B, heads, queries, keys], or "causal"
+from mlxtune.backends.mlx.course import Leg
+from mlxtune.backends.mlx.ops import Mask, attention, swiglu
 
 
 class Attention(nn.Module):
-    def __init__(self, text: Mapping[str, Any], *, bias: bool) -> None:
+    def __init__(self, text: Mapping[str, Any], *, bias: bool, head_norms: bool) -> None:
         super().__init__()
         hidden, self.heads = text["hidden_size"], text["num_attention_heads"]
         self.kv_heads = text.get("num_key_value_heads") or self.heads
@@ -28,14 +28,19 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
+        if head_norms:
+            self.q_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
+            self.k_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
 
     def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], mask: Mask, cache: KVCache | None) -> mx.array:
-        q = rotate(self._split(self.q_proj(x), self.heads), *rotary)
-        k = rotate(self._split(self.k_proj(x), self.kv_heads), *rotary)
+        q, k = self._split(self.q_proj(x), self.heads), self._split(self.k_proj(x), self.kv_heads)
+        if "q_norm" in self:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
         v = self._split(self.v_proj(x), self.kv_heads)
         if cache is not None:
             k, v = cache.append(k, v)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
@@ -50,13 +55,13 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(inner, hidden, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class Layer(nn.Module):
-    def __init__(self, text: Mapping[str, Any], *, bias: bool) -> None:
+    def __init__(self, text: Mapping[str, Any], *, bias: bool, head_norms: bool) -> None:
         super().__init__()
-        self.self_attn = Attention(text, bias=bias)
+        self.self_attn = Attention(text, bias=bias, head_norms=head_norms)
         self.mlp = Mlp(text["hidden_size"], text["intermediate_size"])
         self.input_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
         self.post_attention_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
@@ -67,22 +72,28 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """attention_bias: whether the query, key and value projections have one (Qwen2 does, Llama does not)."""
+    """attention_bias: whether the query, key and value projections have one (Qwen2 does, Llama does not).
 
-    def __init__(self, text: Mapping[str, Any], *, attention_bias: bool) -> None:
+    head_norms: whether queries and keys are normalised head by head (Qwen3). interleaved: see `frequency_axes`.
+    """
+
+    def __init__(
+        self, text: Mapping[str, Any], *, attention_bias: bool, head_norms: bool = False, interleaved: bool = False
+    ) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(text["vocab_size"], text["hidden_size"])
-        self.layers = [Layer(text, bias=attention_bias) for _ in range(text["num_hidden_layers"])]
+        self.layers = [Layer(text, bias=attention_bias, head_norms=head_norms) for _ in range(text["num_hidden_layers"])]
         self.norm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
         self._frequencies = inverse_frequencies(self.layers[0].self_attn.head_dim, theta=text["rope_theta"])
-        self._axes = frequency_axes(len(self._frequencies), text.get("mrope_section"))
+        self._axes = frequency_axes(len(self._frequencies), text.get("mrope_section"), interleaved=interleaved)
 
-    def __call__(self, x: mx.array, positions: mx.array, mask: Mask, caches: list[KVCache] | None = None) -> mx.array:
-        """x: [B, S, hidden]. positions: [A, B, S]. Gives [B, S, hidden] behind the last norm."""
-        rotary = self._rotary(positions, x.dtype)
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
-            x = layer(x, rotary, mask, cache)
-        return self.norm(x)
+    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None) -> list[Leg]:
+        """Of the layers. positions: [A, B, S]."""
+        rotary = self._rotary(positions, self.norm.weight.dtype)
+        return [
+            Leg(layer, lambda x, features, layer=layer, cache=cache: layer(x, rotary, mask, cache))
+            for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True)
+        ]
 
     def _rotary(self, positions: mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
         """cos and sin, each [B, 1, S, head_dim]."""
@@ -97,10 +108,18 @@ def inverse_frequencies(dim: int, *, theta: float) -> np.ndarray:
     return (1.0 / (theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim))).astype(np.float32)
 
 
-def frequency_axes(frequencies: int, section: list[int] | None) -> np.ndarray:
-    """Which position axis turns each frequency: [head_dim / 2] int32. M-RoPE shares them out, time first."""
+def frequency_axes(frequencies: int, section: list[int] | None, *, interleaved: bool = False) -> np.ndarray:
+    """Which position axis turns each frequency: [head_dim / 2] int32. M-RoPE shares them out, time first.
+
+    interleaved: the axes take turns, and time takes what the others leave. Source: `recomposition_frequencies` of
+    transformers' Qwen3-VL.
+    """
     if not section:
         return np.zeros(frequencies, np.int32)
+    if interleaved:
+        places = np.arange(frequencies, dtype=np.int32)
+        axes = places % len(section)
+        return np.where(places < np.array(section)[axes] * len(section), axes, 0).astype(np.int32)
     return np.repeat(np.arange(len(section), dtype=np.int32), section)
 
 

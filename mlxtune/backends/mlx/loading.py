@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxtune.backends.base import Loading
-from mlxtune.backends.mlx import idefics3, qwen2_5_vl
 from mlxtune.backends.mlx.device import pick_dtype
+from mlxtune.backends.mlx.models import MODELS, Model
+from mlxtune.backends.pickled import safe_weights
 from mlxtune.errors import ModelError
 from mlxtune.families import Family, family_of, read_config
 
-MODELS: dict[str, Any] = {"qwen2_5_vl": qwen2_5_vl.Model, "idefics3": idefics3.Model}
 _GROUP = 64  # weights that share a scale when quantised; MLX's default
 
 
-def load_model(folder: Path, loading: Loading) -> nn.Module:
+def load_model(folder: Path, loading: Loading) -> Model:
     config = read_config(folder)
-    model = MODELS[config.model_type](config)
-    weights = _read(folder, family_of(config))
-    if config.tied:
-        weights.pop("lm_head.weight", None)
+    model = MODELS[family_of(config).name](config)
     expected = {name: value.shape for name, value in tree_flatten(model.parameters())}
-    weights = {name: _as_mlx(value, expected.get(name)) for name, value in weights.items()}
+    weights = _unread(folder, model, expected, pick_dtype(loading.precision))
     _check(folder, expected, weights)
-    dtype = pick_dtype(loading.precision)
-    model.load_weights([(name, value.astype(dtype)) for name, value in weights.items()])
+    model.load_weights(list(weights.items()))
     model.freeze()
     if loading.quantize:
         bits = {"4bit": 4, "8bit": 8}[loading.quantize]
@@ -38,17 +34,31 @@ def load_model(folder: Path, loading: Loading) -> nn.Module:
     return model
 
 
+def forget_vision(model: Model, folder: Path, dtype: mx.Dtype) -> None:
+    """Puts unread weights in the place of those before the text model; MLX reads them from the file when they are used."""
+    own = {name: value.shape for name, value in tree_flatten(model.parameters()) if model.is_vision(name)}
+    fresh = {name: value for name, value in _unread(folder, model, own, dtype).items() if name in own}
+    model.load_weights(list(fresh.items()), strict=False)
+    mx.clear_cache()
+
+
+def _unread(folder: Path, model: Model, shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> dict[str, mx.array]:
+    """The folder's weights that the model takes, in its names, layout and precision; nothing is read from the files yet."""
+    found = _read(safe_weights(folder), family_of(read_config(folder)))
+    return {name: _as_mlx(value, shapes.get(name)).astype(dtype) for name, value in found.items() if model.takes(name)}
+
+
 def _read(folder: Path, family: Family) -> dict[str, mx.array]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{folder}: no .safetensors files. Only safetensors are read, since other weight files can run code")
+        raise ModelError(f"{folder}: no .safetensors files. Download the model again")
     weights: dict[str, mx.array] = {}
     for file in files:
         try:
             weights |= {family.canonical(name): value for name, value in mx.load(str(file)).items()}
         except RuntimeError as error:
             raise ModelError(f"{file}: cannot be read ({error}). Download the file again") from error
-    return weights
+    return {name: value for name, value in weights.items() if not family.leaves_out(name)}
 
 
 def _as_mlx(value: mx.array, shape: tuple[int, ...] | None) -> mx.array:
@@ -68,4 +78,5 @@ def _check(folder: Path, expected: dict[str, tuple[int, ...]], weights: dict[str
 
 
 def _quantizable(path: str, module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) and module.weight.shape[-1] % _GROUP == 0
+    # Some text models hold the output head, which stays as it is in every family.
+    return isinstance(module, nn.Linear) and module.weight.shape[-1] % _GROUP == 0 and path != "lm_head"

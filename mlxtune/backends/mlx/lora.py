@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +16,11 @@ class Weights:
 
     arrays: dict[str, mx.array]
     training: bool = False
+    keys: dict[str, mx.array] = field(default_factory=dict)  # of dropout, by site; a layer that runs again drops the same
+
+    def draw_keys(self, seed: int) -> None:
+        sites = [name.removesuffix(".lora_A") for name in self.arrays if name.endswith(".lora_A")]
+        self.keys = dict(zip(sites, mx.random.split(mx.random.key(seed), len(sites)), strict=True))
 
 
 class LoraLinear(nn.Module):
@@ -24,18 +29,20 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Module, site: str, weights: Weights, *, scale: float, dropout: float) -> None:
         super().__init__()
         self.base = base
-        self._site, self._weights, self._scale = site, weights, scale
+        self.site = site
+        self._weights, self._scale = weights, scale
         self._dropout = dropout
 
     def __call__(self, x: mx.array) -> mx.array:
-        a = self._weights.arrays[f"{self._site}.lora_A"].astype(x.dtype)
-        b = self._weights.arrays[f"{self._site}.lora_B"].astype(x.dtype)
-        kept = _drop(x, self._dropout) if self._weights.training and self._dropout else x
-        return self.base(x) + (kept @ a.T) @ b.T * self._scale
+        a = self._weights.arrays[f"{self.site}.lora_A"].astype(x.dtype)
+        b = self._weights.arrays[f"{self.site}.lora_B"].astype(x.dtype)
+        kept = _drop(x, self._dropout, self._weights.keys[self.site]) if self._weights.training and self._dropout else x
+        # The scale belongs to the smallest of the arrays.
+        return self.base(x) + (kept @ a.T * self._scale) @ b.T
 
 
-def _drop(x: mx.array, share: float) -> mx.array:
-    return mx.where(mx.random.bernoulli(1 - share, x.shape), x * (1 / (1 - share)), 0).astype(x.dtype)
+def _drop(x: mx.array, share: float, key: mx.array) -> mx.array:
+    return mx.where(mx.random.bernoulli(1 - share, x.shape, key=key), x * (1 / (1 - share)), 0).astype(x.dtype)
 
 
 def attach(model: nn.Module, adapter: Adapter) -> Weights:

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from mlxtune.adapters import Adapter
-from mlxtune.backends.base import BETAS, EPSILON, Loading, LossScale
+from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
 from mlxtune.backends.torch import lora
 from mlxtune.backends.torch.device import describe, memory, pick_device
-from mlxtune.backends.torch.models import TorchModel, load_model
+from mlxtune.backends.torch.head import weighted_nll
+from mlxtune.backends.torch.loading import load_model
+from mlxtune.backends.torch.models import Inputs, TorchModel
+from mlxtune.batching import own_mask, rounded
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
 
 
 @dataclass
 class _Generation:
-    cache: DynamicCache
+    cache: Any
     seen: torch.Tensor  # [B, tokens so far] bool; False on padding
 
 
@@ -30,31 +32,39 @@ class _Generation:
 class TorchBackend:
     model: TorchModel
     name: str = "torch"
+    # Nobody has measured compiled steps on a graphics card yet; on a CPU they start late and gain little.
+    gains_by_compiling: bool = False
     _adapter: dict[str, nn.Parameter] = field(default_factory=dict)
     _optimizer: torch.optim.AdamW | None = None
     _scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
         self.device = describe(self.model.device)
+        self.precision = str(self.model.dtype).removeprefix("torch.")
         self.notes: tuple[str, ...] = ()
         self.parameters = sum(p.numel() for p in self.model.model.parameters())
-        if self.model.model.dtype != torch.float16:
+        if self.model.dtype != torch.float16:
             self._scale = LossScale(value=1.0)
 
     def linears(self) -> Mapping[str, tuple[int, int]]:
         modules = self.model.model.named_modules()
         return {name: (m.out_features, m.in_features) for name, m in modules if isinstance(m, nn.Linear)}
 
-    def attach(self, adapter: Adapter, *, weight_decay: float) -> None:
+    def attach(self, adapter: Adapter, *, weight_decay: float, checkpointing: bool = False, compiled: bool = False) -> None:
         assert not self._adapter, "a model takes one adapter"
+        self.model.checkpointing, self.model.compiled = checkpointing, compiled
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
         self._optimizer = torch.optim.AdamW(self._adapter.values(), lr=0.0, betas=BETAS, eps=EPSILON, weight_decay=weight_decay)
         self.model.model.eval()
 
-    @torch.inference_mode()
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
-        features = self.model.vision(pixels).float().cpu().numpy()
+        self.model.wake_vision()  # outside: weights that move in inference mode could never be trained beside again
+        with torch.inference_mode():
+            features = self.model.vision(pixels).float().cpu().numpy()
         return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
+
+    def rest_vision(self) -> None:
+        self.model.rest_vision()
 
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
@@ -77,21 +87,31 @@ class TorchBackend:
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> np.ndarray:
-        return self._logits(batch).cpu().numpy()
+        return self.model.head(self._scored(batch)).float().cpu().numpy()
 
     @torch.inference_mode()
-    def prefill(self, batch: Batch, *, room: int) -> tuple[Any, np.ndarray]:
-        state = _Generation(cache=DynamicCache(), seen=self._tensor(batch.valid))
-        hidden = self._decoder(self._embed(batch), batch.positions, mask=_prompt_mask(state.seen), cache=state.cache)
-        return state, self._likeliest(hidden[:, -1])
+    def prefill(self, batch: Batch, *, room: int, top: int = 1, after: Any = None) -> tuple[Any, Likeliest]:
+        inputs, valid = self._inputs(batch), self._tensor(batch.valid)
+        state = after or _Generation(cache=self.model.new_cache(), seen=valid[:, :0])
+        if after is not None:
+            own = self._tensor(own_mask(batch))
+            before = state.seen[:, None].expand(-1, own.shape[1], -1)
+            inputs.mask = torch.cat([before, own.expand(len(before), -1, -1)], dim=-1)[:, None]
+        inputs.cache, state.seen = state.cache, torch.cat([state.seen, valid], dim=1)
+        return state, self._likeliest(self.model.hidden(inputs), top)
 
     @torch.inference_mode()
-    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:
         fresh = torch.ones((len(tokens), 1), dtype=torch.bool, device=self.model.device)
         state.seen = torch.cat([state.seen, fresh], dim=1)
-        embeds = self.model.text.embed_tokens(self._tensor(tokens).long()[:, None])
-        hidden = self._decoder(embeds, positions[:, :, None], mask=state.seen[:, None, None], cache=state.cache)
-        return self._likeliest(hidden[:, -1])
+        ids, places = self._tensor(tokens).long()[:, None], self._tensor(positions).long()[:, :, None]
+        return self._likeliest(self.model.hidden(Inputs(ids, places, mask=state.seen[:, None, None], cache=state.cache)), top)
+
+    @torch.inference_mode()
+    def select(self, state: Any, rows: np.ndarray) -> None:
+        chosen = self._tensor(rows).long()
+        state.seen = state.seen[chosen]
+        state.cache.reorder_cache(chosen)
 
     def adapter(self) -> Arrays:
         return {name: p.detach().cpu().numpy().copy() for name, p in self._adapter.items()}
@@ -132,10 +152,10 @@ class TorchBackend:
         self._optimizer.zero_grad()
         total = torch.zeros((), device=self.model.device)
         self._dropout(True)
-        for batch in micro:
-            loss = self._loss(batch)
-            (loss * self._scale.value).backward()
-            total += loss.detach()
+        for batch in map(rounded, micro) if self.model.compiled else micro:
+            loss = self._loss(batch, scale=self._scale.value)
+            loss.backward()
+            total += loss.detach() / self._scale.value
         self._dropout(False)
         for parameter in self._adapter.values():
             if parameter.grad is None:  # an adapted vision tower in a step without pictures
@@ -149,48 +169,37 @@ class TorchBackend:
             if isinstance(module, lora.LoraLinear):
                 module.train(on)
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        nll = nn.functional.cross_entropy(self._logits(batch), self._tensor(batch.labels).long(), reduction="none")
-        return (nll * self._tensor(batch.weights)).sum()
+    def _loss(self, batch: Batch, *, scale: float = 1.0) -> torch.Tensor:
+        # Scaled before anything is differentiated: the head's gradient is taken at once, in the model's own precision.
+        labels, weights = self._tensor(batch.labels).long(), self._tensor(batch.weights) * scale
+        return weighted_nll(self.model.head, self._scored(batch), labels, weights)
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        # Padding stands on the right here, so causal attention alone keeps real tokens from seeing it.
-        hidden = self._decoder(self._embed(batch), batch.positions, mask=None, cache=None)
-        return self.model.head(hidden.flatten(0, 1)[self._tensor(batch.score_rows).long()]).float()
+    def _scored(self, batch: Batch) -> torch.Tensor:
+        """[N, hidden] at `score_rows`."""
+        return self.model.hidden(self._inputs(batch)).flatten(0, 1)[self._tensor(batch.score_rows).long()]
 
-    def _embed(self, batch: Batch) -> torch.Tensor:
-        embeds = self.model.text.embed_tokens(self._tensor(batch.input_ids).long())
-        if not len(batch.image_rows):
-            return embeds
-        features = self.model.vision(batch.pixels) if batch.features is None else self._tensor(batch.features)
-        rows = features.to(embeds.dtype)[self._tensor(batch.feature_rows).long()]
-        return embeds.flatten(0, 1).index_copy(0, self._tensor(batch.image_rows).long(), rows).view_as(embeds)
+    def _inputs(self, batch: Batch) -> Inputs:
+        inputs = Inputs(self._tensor(batch.input_ids).long(), self._tensor(batch.positions).long())
+        if batch.visible is not None:
+            inputs.mask = self._tensor(batch.visible)[:, None]
+        if batch.features is not None:
+            inputs.features = self._tensor(batch.features)
+        elif batch.pixels:
+            self.model.wake_vision()
+            inputs.features = self.model.vision(batch.pixels)
+        inputs.image_rows, inputs.feature_rows = self._tensor(batch.image_rows).long(), self._tensor(batch.feature_rows).long()
+        if batch.crossed_rows is not None:
+            inputs.crossed_rows = self._tensor(batch.crossed_rows).long()
+        return inputs
 
-    def _decoder(
-        self, hidden: torch.Tensor, positions: np.ndarray, *, mask: torch.Tensor | None, cache: DynamicCache | None
-    ) -> torch.Tensor:
-        text = self.model.text
-        rotary = text.rotary_emb(hidden, self.model.rotary_positions(self._tensor(positions).long()))
-        for layer in text.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
-        return text.norm(hidden)
-
-    def _likeliest(self, hidden: torch.Tensor) -> np.ndarray:
-        return self.model.head(hidden).argmax(-1).to(torch.int32).cpu().numpy()
+    def _likeliest(self, hidden: torch.Tensor, top: int) -> Likeliest:
+        logits = self.model.head(hidden[:, -1]).float()
+        found = logits.topk(top)
+        log_probabilities = found.values - logits.logsumexp(-1, keepdim=True)
+        return Likeliest(found.indices.to(torch.int32).cpu().numpy(), log_probabilities.cpu().numpy())
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.model.device, non_blocking=True)
-
-
-def _prompt_mask(seen: torch.Tensor) -> torch.Tensor | None:
-    """[B, 1, S, S] bool for left-padded prompts; None, which means causal, where nothing is padded."""
-    if bool(seen.all()):
-        return None
-    width = seen.shape[1]
-    causal = torch.ones((width, width), dtype=torch.bool, device=seen.device).tril()
-    # Padding sees itself: a row that sees nothing would be divided by zero.
-    itself = torch.eye(width, dtype=torch.bool, device=seen.device)
-    return (causal & (seen[:, None, None] | itself)).expand(-1, 1, -1, -1)
 
 
 def load(folder: Path, loading: Loading) -> TorchBackend:

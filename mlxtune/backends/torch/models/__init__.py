@@ -1,0 +1,25 @@
+"""The families' models in torch, by family name. A family joins with one line here."""
+
+from mlxtune.backends.torch.models.base import Inputs, TorchModel
+from mlxtune.backends.torch.models.donut import Donut
+from mlxtune.backends.torch.models.idefics3 import Idefics3
+from mlxtune.backends.torch.models.llava import Llava
+from mlxtune.backends.torch.models.moondream2 import Moondream2
+from mlxtune.backends.torch.models.qwen2_5_vl import Qwen2_5_VL
+from mlxtune.backends.torch.models.qwen2_vl import Qwen2VL
+from mlxtune.backends.torch.models.qwen3_vl import Qwen3VL
+from mlxtune.backends.torch.models.smolvlm import SmolVLM
+
+MODELS: dict[str, type[TorchModel]] = {
+    "qwen2_5_vl": Qwen2_5_VL,
+    "qwen2_vl": Qwen2VL,
+    "qwen3_vl": Qwen3VL,
+    "idefics3": Idefics3,
+    "moondream2": Moondream2,
+    "moondream2_phi": Moondream2,
+    "smolvlm": SmolVLM,
+    "llava": Llava,
+    "donut": Donut,
+}
+
+__all__ = ["MODELS", "Inputs", "TorchModel"]

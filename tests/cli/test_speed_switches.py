@@ -1,0 +1,61 @@
+"""Every saving of `speed` can be switched off, and then the run costs more and says the same."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NamedTuple
+
+import pytest
+
+from mlxtune.backends import installed
+from mlxtune.finetune import finetune
+from mlxtune.recipe import load_recipe
+from tests.helpers.families.base import ROOT
+
+RECIPE = ROOT / "recipes" / "charts-tiny.yaml"
+SHORT = ["train.steps=6", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=3", "train.learning_rate=1e-4"]
+SHORT += ["data.limit={train: 60, validation: 8, test: 12}", "evaluate.controls=0", "report.title=switches"]
+SWITCHES = {
+    "features off": "speed.features=off",
+    "features in memory": "speed.features=memory",
+    "no shared prefix": "speed.shared_prefix=off",
+    "checkpointing": "speed.gradient_checkpointing=true",
+    "compiled": "speed.compile=on",
+}
+
+
+class Told(NamedTuple):
+    losses: list[float]
+    validation: list[float]
+    answers: list[str]
+    cut: list[int]  # tokens of each step
+
+
+@cache
+def told(backend: str, *settings: str) -> Told:
+    recipe = load_recipe(RECIPE, overrides=[*SHORT, f"model.path={ROOT / 'models/tiny-charts'}", *settings])
+    out = Path(mkdtemp(prefix="mlxtune-switch-"))
+    run = finetune(recipe, name="switch", recipe_path=RECIPE, backend=backend, out=out).run
+
+    def lines(name: str) -> list[dict]:
+        return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
+
+    steps = lines("train.jsonl")
+    answers = [line["prediction"] for phase in ("before", "after") for line in lines(f"{phase}/predictions.jsonl")]
+    looks = [look["loss"] for look in lines("validation.jsonl")]
+    return Told([step["loss"] for step in steps], looks, answers, [step["tokens"] for step in steps])
+
+
+@pytest.mark.parametrize("setting", SWITCHES.values(), ids=SWITCHES)
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_a_switch_changes_no_number(backend: str, setting: str) -> None:
+    if not installed(backend):
+        pytest.skip(f"backend '{backend}' is not installed")
+    plain, switched = told(backend), told(backend, setting)
+    assert switched.losses == pytest.approx(plain.losses, abs=1e-5)
+    assert switched.validation == pytest.approx(plain.validation, abs=1e-5)
+    assert switched.answers == plain.answers and len(set(plain.answers)) > 5
+    assert switched.cut == plain.cut, "the rows of a step do not depend on what is saved"

@@ -1,0 +1,104 @@
+"""What MLX's CPU build gets instead of MLX's own kernels: the same values, and the same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+mx = pytest.importorskip("mlx.core")
+nn = pytest.importorskip("mlx.nn")
+ops = pytest.importorskip("mlxtune.backends.mlx.ops")
+
+Array = object
+_TOLERANCE = 3e-5
+
+
+def _random(*shape: int, spread: float = 1.0):
+    return mx.array(np.random.default_rng(shape).normal(0, spread, shape).astype(np.float32))
+
+
+def _values_and_gradients(function: Callable[..., Array], arrays: list) -> list[np.ndarray]:
+    out = function(*arrays)
+    return [np.array(a) for a in (out, *mx.vjp(function, arrays, [_random(*out.shape)])[1])]
+
+
+def _branches(queries: int) -> np.ndarray:
+    """A prefix of half the tokens and two questions behind it, as packing makes them; a row of padding on the left."""
+    places = np.arange(queries)
+    branch = np.where(places < queries // 2, 0, 1 + places % 2)
+    seen = np.tril(np.ones((queries, queries), bool)) & ((branch == 0) | (branch == branch[:, None]))
+    left = seen & ((places >= 3) | np.eye(queries, dtype=bool))
+    return np.stack([seen, left])
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 9), (7, 7), (200, 200), (33, 300)])
+@pytest.mark.parametrize("kind", ["causal", "none", "mask", "prefix"])
+def test_attention(kind: str, queries: int, keys: int, kv_heads: int) -> None:
+    q, k, v = _random(2, 4, queries, 8, spread=1.5), _random(2, kv_heads, keys, 8, spread=1.5), _random(2, kv_heads, keys, 8)
+    own = _branches(queries)
+    if kind == "prefix":  # tokens that see each other both ways, far beyond the diagonal
+        own[:, : queries // 2, : queries // 2] = True
+    allowed = np.concatenate([np.ones((2, queries, keys - queries), bool), own], axis=-1)
+    ours = {"causal": "causal", "none": None}.get(kind, ops.Visible.of(allowed))
+    theirs = {"causal": "causal", "none": None}.get(kind, mx.array(allowed)[:, None])
+    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ours), [q, k, v])
+    wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=0.3, mask=theirs), [q, k, v])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=_TOLERANCE)
+
+
+def test_scores_far_apart_do_not_overflow() -> None:
+    q, k, v = _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4)
+    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=1.0, mask="causal"), [q, k, v])
+    wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=1.0, mask="causal"), [q, k, v])
+    assert all(np.isfinite(array).all() for array in found)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_behind_every_query_of_a_row() -> None:
+    q, k, v = (_random(3, 2, 150, 8) for _ in range(3))
+    valid = np.arange(150) < np.array([150, 97, 1])[:, None]
+    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ops.Visible.of(valid[:, None])), [q, k, v])
+    allowed = mx.array(valid)[:, None, None]
+    wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=0.3, mask=allowed), [q, k, v])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=_TOLERANCE)
+
+
+def test_a_query_that_looks_far_ahead_reaches_as_far() -> None:
+    seen = np.zeros((1, 300, 300), bool)
+    seen[0, 0] = True
+    seen[0, 1:, :1] = True
+    assert ops.Visible.of(seen).reach == (300,) * 300
+
+
+ACTIVATIONS = {
+    "gelu": (lambda x: ops.gelu(x), nn.gelu),
+    "gelu_tanh": (lambda x: ops.gelu_tanh(x), nn.gelu_approx),
+    "gelu_quick": (lambda x: ops.gelu_quick(x), nn.gelu_fast_approx),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str) -> None:
+    x = mx.concatenate([mx.linspace(-30, 30, 4001), mx.array([-1e4, -88.0, -0.0, 0.0, 88.0, 1e4])])
+    for one, other in zip(*(_values_and_gradients(function, [x]) for function in ACTIVATIONS[name]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
+
+
+def test_swiglu() -> None:
+    gate = mx.concatenate([mx.linspace(-40, 40, 4001), mx.array([-1e4, 1e4])])
+    arrays = [gate, _random(4003)]
+    found = _values_and_gradients(ops.swiglu, arrays)
+    for one, other in zip(found, _values_and_gradients(lambda g, u: nn.silu(g) * u, arrays), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
+
+
+def test_half_precision_takes_the_frameworks_kernels() -> None:
+    q = _random(1, 2, 9, 8).astype(mx.bfloat16)
+    ours, theirs = ops.attention(q, q, q, scale=0.3), mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3)
+    assert ours.dtype == mx.bfloat16 and mx.array_equal(ours, theirs)
