@@ -1,0 +1,104 @@
+"""The machine: what it is, how busy, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_OPENBLAS = "libopenblas.so.0"
+_PACKAGES = ("mlx", "mlx-vlm", "unsloth_zoo", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
+
+
+def prefer_openblas() -> bool:
+    """MLX's Linux wheel has the slow reference BLAS; every MLX side gets OpenBLAS, where there is one."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        ctypes.CDLL(_OPENBLAS, mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
+def describe() -> dict[str, Any]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "mlx_blas": ("OpenBLAS" if prefer_openblas() else "the wheel's own")
+        if sys.platform.startswith("linux")
+        else "Accelerate",
+        "versions": versions,
+        "load": load(),
+    }
+
+
+def load() -> float:
+    """Processes that want a core, mean of the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _cpu() -> str:
+    if sys.platform == "darwin":
+        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True).stdout.strip()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def gemm_rate(framework: str, *, seconds: float = 2.0, precision: str = "float32", device: str = "cpu") -> float:
+    """FLOP/s of the matrix product, the best of the shapes that a 50-million-parameter model (on CUDA: a true one) has."""
+    size = (8192, 4096, 4096) if device == "cuda" else (1024, 512, 1408)
+    shapes = [size, (size[0], size[2], size[1]), (2048, 2048, 2048)]
+    multiply = {"mlx": _mlx_product, "torch": _torch_product}[framework]
+    return max(multiply(shape, seconds / len(shapes), precision, device) for shape in shapes)
+
+
+def _mlx_product(shape: tuple[int, int, int], seconds: float, precision: str, device: str) -> float:
+    import mlx.core as mx
+
+    rows, inner, columns = shape
+    left, right = (mx.random.normal(size).astype(getattr(mx, precision)) for size in ((rows, inner), (inner, columns)))
+    mx.eval(left, right, left @ right)
+    return _rate(lambda: mx.eval(left @ right), 2.0 * rows * inner * columns, seconds)
+
+
+def _torch_product(shape: tuple[int, int, int], seconds: float, precision: str, device: str) -> float:
+    import torch
+
+    rows, inner, columns = shape
+    kind = getattr(torch, precision)
+    left, right = (torch.randn(size, dtype=kind, device=device) for size in ((rows, inner), (inner, columns)))
+
+    def product() -> None:
+        left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    product()
+    return _rate(product, 2.0 * rows * inner * columns, seconds)
+
+
+def _rate(once: Any, flops: float, seconds: float) -> float:
+    """Of the fastest call: the machine's limit is asked for, not what it does while it is busy with something else."""
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        once()
+        best = min(best, time.perf_counter() - begin)
+    return flops / best
