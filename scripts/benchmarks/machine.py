@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -12,19 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-_OPENBLAS = "libopenblas.so.0"
 _PACKAGES = ("mlx", "mlx-vlm", "unsloth_zoo", "torch", "transformers", "peft", "trl", "accelerate", "numpy")
 
 
 def prefer_openblas() -> bool:
-    """MLX's Linux wheel has the slow reference BLAS; every MLX side gets OpenBLAS, where there is one."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        ctypes.CDLL(_OPENBLAS, mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        return False
-    return True
+    """MLX's Linux wheel has the slow reference BLAS; every MLX side gets OpenBLAS as ours does, where there is one."""
+    from mlxtune.backends.mlx import blas
+
+    return blas.prefer_openblas()
 
 
 def describe() -> dict[str, Any]:
