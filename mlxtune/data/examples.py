@@ -14,6 +14,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -170,6 +171,11 @@ class Examples(Sequence[Example]):
         head = self.store.head(int(self.rows[place]))
         return head._replace(id=self._named(head.id, place))
 
+    @cached_property
+    def sha256(self) -> bytes:
+        """The split's part of `data_fingerprint`."""
+        return _sha256(self.split, map(self.head, range(len(self))))
+
     def pictures(self) -> int:
         """How many different pictures these rows show, told by name or, where they have none, by content."""
         _, found = self.store.pictures_of(self.rows)
@@ -201,9 +207,7 @@ def data_fingerprint(examples: Mapping[str, Iterable[Example]]) -> str:
     digest = hashlib.sha256()
     for split in sorted(examples):
         rows = examples[split]
-        heads = map(rows.head, range(len(rows))) if isinstance(rows, Examples) else map(_head, rows)
-        for head in heads:
-            digest.update(json.dumps([split, head.id]).encode() + head.sha256)
+        digest.update(rows.sha256 if isinstance(rows, Examples) else _sha256(split, map(_head, rows)))
     return digest.hexdigest()
 
 
@@ -234,6 +238,13 @@ def _link(example: Example) -> int:
     if example.group:
         return hash64(f"group:{example.group}")
     return 0 if example.images else hash64(f"question:{example.question}")
+
+
+def _sha256(split: str, heads: Iterable[Head]) -> bytes:
+    digest = hashlib.sha256()
+    for head in heads:
+        digest.update(json.dumps([split, head.id]).encode() + head.sha256)
+    return digest.digest()
 
 
 def _head(example: Example) -> Head:
