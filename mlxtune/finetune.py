@@ -85,7 +85,7 @@ def evaluate_only(
     adapter: Path | None = None,
     observe: Observer = ignore,
 ) -> Finished:
-    """Scores the recipe's model, or the model with an adapter, on the test rows. Errors: MlxtuneError."""
+    """Scores the recipe's model on the test rows; with an adapter, "before" is the model without it. Errors: MlxtuneError."""
     begin = time.perf_counter()
     setup = prepare(recipe, name=name, recipe_path=recipe_path, backend=backend, observe=observe)
     backend_ = setup.engine.backend
@@ -97,9 +97,10 @@ def evaluate_only(
     record_rows(setup, run)
     with tracked(observe, recipe, run) as told:
         _announce(setup, run, loaded, steps=0, observe=told)
-        if loaded is not None:
-            backend_.attach(loaded, weight_decay=0.0)
         _choose_savings(setup.engine, loaded, recipe)
+        if loaded is not None:
+            _ask(setup, run, "before", told)
+            backend_.attach(loaded, weight_decay=0.0)
         _ask(setup, run, "after", told)
         return _finish(setup, run, wall_s=time.perf_counter() - begin, observe=told)
 

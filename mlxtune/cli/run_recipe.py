@@ -40,7 +40,7 @@ def finetune(
         )
 
 
-@click.command(short_help="Score a model or an adapter on the test rows.")
+@click.command(short_help="Score a model, or an adapter beside it, on the test rows.")
 @click.argument("recipe")
 @adapter_option
 @backend_option
@@ -48,7 +48,8 @@ def finetune(
 @set_option
 @debug_option
 def evaluate(recipe: str, adapter: Path | None, backend: str | None, out: Path | None, overrides: tuple[str, ...]) -> None:
-    """Score RECIPE's model, or an adapter of it, on the test rows. Nothing is trained.
+    """Score RECIPE's model on the test rows. With --adapter it is asked without the adapter ("before") and with it
+    ("after"), and both are compared. Nothing is trained.
 
     \b
     mlxtune evaluate recipes/charts-tiny.yaml

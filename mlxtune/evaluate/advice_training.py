@@ -6,7 +6,7 @@ from statistics import fmean, median
 
 from mlxtune.evaluate.advice_rules import Finding, rule
 from mlxtune.evaluate.figures import Figures
-from mlxtune.text import percent
+from mlxtune.text import name, percent
 
 _RISE = 1.05  # a validation loss this much above its best is more than its noise
 _PLATEAU_NATS = 1.0  # a loss below is no plateau: the model is sure of what it says
@@ -50,8 +50,8 @@ def plateau(figures: Figures) -> Finding | None:
         return None
     train = figures.recipe.train
     text = (
-        f"The training loss never left its plateau: {first:.3g} at the start, {last:.3g} at the end. See which tokens are "
-        "learned (`mlxtune check`: they must be the answer's) and whether data.target is the answer; then raise "
+        f"The training loss never left its plateau: {first:.3g} at the start, {last:.3g} at the end. See what is "
+        "learned (the page of `mlxtune data`) and whether data.target is the answer; then raise "
         f"train.learning_rate ({train.learning_rate:g}) or lora.rank ({figures.recipe.lora.rank})"
     )
     return Finding(text, {"first_loss": first, "last_loss": last, "learning_rate": train.learning_rate}, 1.5)
@@ -114,11 +114,14 @@ def still_improving(figures: Figures) -> Finding | None:
     (_, before), (step, last) = looks[-2:]
     if last > (1 - _STILL_FALLING) * before or last > min(loss for _, loss in looks):
         return None
-    text = (
-        f"The validation loss was still falling at the end (from {before:.3g} to {last:.3g} at the last look, step {step}). "
-        "Raise train.epochs or train.steps"
-    )
-    return Finding(text, {"loss_before": before, "last_loss": last, "step": step}, 0.1, _length_keys(figures))
+    text = f"The validation loss was still falling at the end (from {before:.3g} to {last:.3g} at the last look, step {step}). "
+    told = {"loss_before": before, "last_loss": last, "step": step}
+    train = figures.recipe.train
+    if figures.training and figures.training.out_of_patience:
+        watched = name(train.best or "loss")
+        text += f"train.patience ({train.patience}) ended the run because {watched} did not get better: raise it"
+        return Finding(text, told, 0.1, ("train.patience",))
+    return Finding(f"{text}Raise train.epochs or train.steps", told, 0.1, _length_keys(figures))
 
 
 def _length_keys(figures: Figures) -> tuple[str, ...]:

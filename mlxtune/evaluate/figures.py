@@ -70,11 +70,15 @@ class AnswerFigures:
 
 @dataclass(frozen=True)
 class TrainingFigures:
-    """losses, grad_norms: of each step. validation: (step, loss) of each look. Losses in nats per learned token."""
+    """losses, grad_norms: of each step. validation: (step, loss) of each look. Losses in nats per learned token.
+
+    out_of_patience: the last looks brought nothing better, as often as train.patience allows; no step followed.
+    """
 
     losses: tuple[float, ...]
     grad_norms: tuple[float, ...] = ()
     validation: tuple[tuple[int, float], ...] = ()
+    out_of_patience: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,13 +163,14 @@ def _share(value: float | None, scale: float) -> float | None:
 
 
 def _training(run: RunFolder) -> TrainingFigures | None:
-    steps = run.steps()
+    steps, looks, patience = run.steps(), run.validations(), run.recipe().train.patience
     if not steps:
         return None
     return TrainingFigures(
         losses=tuple(step["loss"] for step in steps),
         grad_norms=tuple(step["grad_norm"] for step in steps),
-        validation=tuple((look["step"], look["loss"]) for look in run.validations()),
+        validation=tuple((look["step"], look["loss"]) for look in looks),
+        out_of_patience=patience is not None and len(looks) >= patience and not any(look["best"] for look in looks[-patience:]),
     )
 
 

@@ -46,7 +46,7 @@ def score_file(path: Path, *, task: str) -> ScoredFile:
     `id`, `question`, `image` or `images`, `group`, `meta`, `finish`, `choices` (a list or letter -> text) or columns A to H,
     `likelihoods` (like the choices), and the task's own such as `index`, `category`, `kind`, `class`.
     """
-    known = get_task(task)
+    known = get_task(task, key="task")
     lines = _read(path, known)
     scores, values = score(known.metrics, [item_of_line(line) for line in lines])
     scored = [{**line, "scores": own} for line, own in zip(lines, values, strict=True)]

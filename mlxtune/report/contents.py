@@ -13,7 +13,7 @@ from mlxtune.metrics import METRICS
 from mlxtune.report.answer import OWN, Answer, answer_of
 from mlxtune.report.examples import FindImage, Shown, examples
 from mlxtune.runs import RunFolder
-from mlxtune.text import place
+from mlxtune.text import percent, place
 
 _VALUES = 30  # of a column that a table shows
 _PHASES = ("before", "after")
@@ -140,6 +140,17 @@ class Contents:
         """(classes that answers name, class -> class named -> answers) of recognition_rate, newest phase; empty without it."""
         told = self.scores.get(self.newest, {}).get("recognition_rate", {}).get("confusion") or {}
         return list(dict.fromkeys([*told, *(named for counts in told.values() for named in counts)])), told
+
+    @property
+    def lengths(self) -> list[str]:
+        """Of each phase how long its answers are and how many repeat themselves, in a sentence."""
+        found = []
+        for phase, about in self.about.items():
+            if told := about.get("answers"):
+                whose = f"{phase.capitalize()}: answers" if self.compared else "Answers"
+                long = f"{told['words_mean']:.1f} words long on average, {told['words_longest']:,} at most"
+                found.append(f"{whose} are {long}; {percent(told['repetitive'])} repeat themselves.")
+        return found
 
     @property
     def beside(self) -> list[tuple[str, str, str]]:

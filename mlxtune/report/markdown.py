@@ -9,7 +9,7 @@ from typing import Any
 from mlxtune.report.answer import change_words, interval_words, set_answer
 from mlxtune.report.contents import CONTROLS, Contents
 from mlxtune.report.examples import Answered, Shown, spoken
-from mlxtune.text import NOTHING, clean, duration, memory, name, one_line, percent, rate, value
+from mlxtune.text import NOTHING, clean, duration, memory, name, one_line, percent, place, rate, value
 
 _EXAMPLES = 4  # of each outcome
 _GROUPS = 15  # values of a column
@@ -47,7 +47,10 @@ def _head(told: Contents) -> Iterator[str]:
     yield ""
     yield f"**{plain(told.answer.sentence)}.**"
     yield ""
-    facts = [plain(told.results["model"]), f"task {plain(told.results['task'])}"]
+    facts = [plain(place(told.results["model"])), f"task {plain(told.results['task'])}"]
+    if adapter := told.results["adapter"]:
+        shown = plain(place(adapter))
+        facts[0] += f" before, with adapter {shown} after" if told.compared else f" with adapter {shown}"
     if told.results.get("backend"):
         facts.append(f"{plain(told.results['backend'])}, {plain(told.results['device'])}")
     if told.trained:
@@ -112,6 +115,7 @@ def _causes(told: Contents) -> Iterator[str]:
     ]
     names = [phase for phase, _ in sides] if told.compared else ["wrong answers"]
     yield from _table(("cause", *names, "what it means"), rows)
+    yield from (line for text in told.lengths for line in (text, ""))
 
 
 def _share(side: Mapping[str, Any], cause: str) -> str:

@@ -117,7 +117,8 @@ def _compared_losses(runs: Sequence[tuple[str, Sequence[Line], Sequence[Line]]])
             if key == "train":
                 where, values = _binned(where, smooth(values))
             style = {"marker": "o"} if key == "validation" else {}
-            dashes = ("-", "--", ":", "-.")[number // len(_SERIES) % 4]
+            # Neighbours differ in dashes too: two backends that learn the same lie on top of each other.
+            dashes = ("-", "--", ":", "-.")[(number + number // len(_SERIES)) % 4]
             colour = _SERIES[number % len(_SERIES)]
             axes.plot(where, values, color=colour, linestyle=dashes, label=f"run {name(label)}", **style)
         axes.set_xlabel("step")

@@ -35,10 +35,10 @@ _ALL = (
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
-def get_task(name: str) -> Task:
-    """The task of that name. Raises RecipeError with the nearest name there is."""
+def get_task(name: str, *, key: str = "data.task") -> Task:
+    """The task of that name. Raises RecipeError with the nearest name there is; key: what the message blames."""
     if name in TASKS:
         return TASKS[name]
     near = difflib.get_close_matches(str(name).lower(), TASKS, n=1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"data.task: no task '{name}'. {hint}There are: {', '.join(sorted(TASKS))}")
+    raise RecipeError(f"{key}: no task '{name}'. {hint}There are: {', '.join(sorted(TASKS))}")

@@ -99,10 +99,17 @@ def scale_of(metric: str) -> float:
 
 
 def phase_name(phase: Phase, plan: Planned | None) -> str:
-    """ "after/charts" -> "after · charts". Where nothing is trained there is no after."""
+    """ "after/charts" -> "after · charts". Where one model is scored, without training or adapter, there is no after."""
     first, *rest = phase.split("/", maxsplit=1)
-    alone = plan is not None and not plan.steps and first == "after"
+    alone = plan is not None and not plan.steps and not plan.sites and first == "after"
     return " · ".join(["evaluate" if alone else first, *map(one_line, rest)])
+
+
+def what_follows(phase: Phase, plan: Planned | None) -> str:
+    """What a person is told to wait for once a phase has been asked."""
+    if phase == "before" and plan is not None and plan.steps:
+        return "getting ready to train"
+    return "writing the results" if phase == "after" else "going on"
 
 
 def score_items(scores: Mapping[str, Score]) -> list[str]:

@@ -35,7 +35,6 @@ from mlxtune.ui.text import duration, one_line, place
 _NARROW = 80  # columns below which samples are stacked instead of side by side
 _LABEL = 10  # columns that the name of a phase takes
 _COLOURS = {1: "green", -1: "red", 0: "dim"}
-_NEXT = {"before": "getting ready to train", "after": "writing the results", "evaluate": "writing the results"}
 
 
 class LiveView:
@@ -113,7 +112,7 @@ class LiveView:
         self._print(self._summary(phase, facts.score_items(event.scores), note=duration(event.wall_s)))
         for warning in facts.warnings(event, phase=phase):
             self._print(Text.assemble(("note ", "yellow"), warning))
-        self._show(_waiting(_NEXT.get(event.phase, "going on")))
+        self._show(_waiting(facts.what_follows(event.phase, self._plan)))
 
     def _training(self) -> RenderableType:
         last = self._course.last

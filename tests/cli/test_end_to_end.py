@@ -206,16 +206,32 @@ def cli(*words: Any) -> str:
     return result.stdout
 
 
-def test_the_adapter_is_scored_again(ended: Ended, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_scored_beside_its_model(
+    ended: Ended, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     adapter = ended.run / "adapter"
     printed = cli("evaluate", RECIPE, "--adapter", adapter, "--backend", backend, "--out", tmp_path / "runs", *SETTINGS)
     (run,) = (tmp_path / "runs").iterdir()
-    assert "12/12 answered" in printed and run.name.startswith("charts-tiny-evaluate-")
+    assert "before: 12/12 answered" in printed and "after: 12/12 answered" in printed and "change" in printed
+    assert run.name.startswith("charts-tiny-evaluate-")
     assert json.loads((run / "run.json").read_text())["adapter"] == str(adapter)
-    for name in ("predictions.jsonl", "metrics.json"):
-        assert (run / "after" / name).read_bytes() == (ended.run / "after" / name).read_bytes()
-    assert not (run / "before").exists() and not (run / "adapter").exists()
+    for name in ("before/predictions.jsonl", "before/metrics.json", "after/predictions.jsonl", "after/metrics.json"):
+        assert (run / name).read_bytes() == (ended.run / name).read_bytes()
+    results, ours = (json.loads((folder / "benchmark_results.json").read_text()) for folder in (run, ended.run))
+    assert results["sets"]["test"]["metrics"] == ours["sets"]["test"]["metrics"]
+    assert json.loads((run / "error_analysis.json").read_text())["buckets"] == ended.read("error_analysis.json")["buckets"]
+    assert all(" before, with adapter " in (run / page).read_text() for page in ("report.html", "report.md"))
+    assert not (run / "adapter").exists()
+
+
+def test_a_model_alone_is_scored(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    printed = cli("evaluate", RECIPE, "--backend", backend, "--out", tmp_path / "runs", *SETTINGS)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "evaluate: 12/12 answered" in printed and "before" not in printed
+    assert json.loads((run / "error_analysis.json").read_text())["buckets"] is None
+    assert "One model was scored" in (run / "report.html").read_text() and not (run / "before").exists()
 
 
 def test_it_is_asked(ended: Ended, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:

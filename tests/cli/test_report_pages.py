@@ -25,7 +25,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     calm = fake_run(folder / "calm", Fake())
     hostile = fake_run(folder / "hostile", Fake(rows=len(HOSTILE) * 2, texts=tuple(HOSTILE)))
     other = fake_run(folder / "other", Fake(seed=1, recipe={"lora": {"rank": 4}}))
-    files = {name: write_report(run, picture=pictures(run))[0] for name, run in (("calm", calm), ("hostile", hostile))}
+    alone = fake_run(folder / "alone", Fake(right_before=None, steps=0))
+    runs = {"calm": calm, "hostile": hostile, "alone": alone}
+    files = {name: write_report(run, picture=pictures(run))[0] for name, run in runs.items()}
     files["compare"] = folder / "compare.html"
     files["compare"].write_text(compare_page(compare([calm, other])), encoding="utf-8")
     return files
@@ -39,7 +41,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 @pytest.mark.parametrize("dark", [False, True], ids=("light", "dark"))
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("page", ["calm", "hostile", "compare"])
+@pytest.mark.parametrize("page", ["calm", "hostile", "alone", "compare"])
 def test_quiet_closed_and_no_wider_than_the_screen(
     pages: dict[str, Path], browser: Tab, page: str, width: int, dark: bool
 ) -> None:
@@ -123,10 +125,31 @@ def test_hostile_texts_are_words(pages: dict[str, Path], browser: Tab) -> None:
     assert len(told) > 40
 
 
-def test_it_prints(pages: dict[str, Path], browser: Tab) -> None:
-    browser.open(pages["calm"], width=1280)
+@pytest.mark.parametrize("page", ["calm", "alone"])
+def test_what_a_cause_means_is_seen_on_a_phone(pages: dict[str, Path], browser: Tab, page: str) -> None:
+    for width in WIDTHS.values():
+        browser.open(pages[page], width=width)
+        cells = "[...document.querySelectorAll('.causes :is(th, td)')].filter(e => e.checkVisibility())"
+        rows = browser.run("[...document.querySelectorAll('.causes tbody tr')].map(e => e.getBoundingClientRect().height)")
+        assert len(rows) > 2 and max(rows) < 200
+        assert browser.run(f"{cells}.filter(e => e.matches('.why')).length") == len(rows)
+        assert browser.run(f"Math.max(...{cells}.map(e => e.getBoundingClientRect().right))") <= width
+        assert browser.run(f"{cells}.filter(e => e.scrollWidth > e.clientWidth + 1).length") == 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=("light", "dark"))
+def test_it_prints_on_white(pages: dict[str, Path], browser: Tab, dark: bool) -> None:
+    browser.open(pages["calm"], width=1280, dark=dark)
     pdf = browser.command("Page.printToPDF")["data"]
     assert len(pdf) > 20_000
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    try:
+        browser.command("Emulation.setEmulatedMedia", media="print", features=scheme)
+        style = "getComputedStyle(document.documentElement)"
+        colours = {key: browser.run(f"{style}.getPropertyValue('{key}')") for key in ("--ground", "--good", "--bad", "--plot1")}
+    finally:
+        browser.command("Emulation.setEmulatedMedia", media="")
+    assert colours == {"--ground": "#fff", "--good": "#1a6e37", "--bad": "#b3261e", "--plot1": "#1f5fa8"}
 
 
 def _printable(text: str) -> str:

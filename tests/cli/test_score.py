@@ -191,7 +191,7 @@ def test_a_question_that_one_file_leaves_out_is_no_difference(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (("gone.jsonl", "--task", "qa"), "gone.jsonl: no such file"),
-        (("p.jsonl", "--task", "chart"), "no task 'chart'"),
+        (("p.jsonl", "--task", "chart"), "error: task: no task 'chart'"),
         (("p.jsonl",), "Missing option '--task'"),
         (("empty.jsonl", "--task", "qa"), "holds no lines"),
         (("p.jsonl", "--task", "qa", "--out", "p.jsonl/metrics.json"), "cannot be written"),

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from mlxtune.evaluate.answers import items_sha256
 from mlxtune.images import ImageRef, image_ref
-from mlxtune.metrics import item_of_line, score
+from mlxtune.metrics import answer_figures, item_of_line, score
 from mlxtune.outcome import write_results
 from mlxtune.recipe import Recipe
 from mlxtune.runs import RunFolder, new_run
@@ -126,6 +126,7 @@ def answers(fake: Fake, phase: str, share: float) -> list[dict[str, Any]]:
 def write_answers(run: RunFolder, phase: str, lines: list[dict[str, Any]], *, set_name: str = "test") -> None:
     scores, values = score(METRICS, [item_of_line(line) for line in lines])
     predictions = [{**line, "scores": own} for line, own in zip(lines, values, strict=True)]
+    figures = answer_figures([line["prediction"] for line in lines])
     about = {
         "set": set_name,
         "task": "chartqa",
@@ -133,6 +134,7 @@ def write_answers(run: RunFolder, phase: str, lines: list[dict[str, Any]], *, se
         "items_sha256": items_sha256(lines),
         "settings": {"decoding": "greedy", "max_new_tokens": 16, "batch_size": 8, "prompt": lines[0]["question"]},
         "speed": {"wall_s": 12.5, "new_tokens": 900, "answers_per_s": 4.8, "tokens_per_s": 72.0, "first_token_s": 0.21},
+        "answers": figures._asdict() if figures else None,
         "peak_bytes": 600_000_000,
     }
     run.write_evaluation(phase, predictions, scores, about)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlxtune.cli import main
 from mlxtune.evaluate.advice import RULES, Figures, advise, figures_of
 from mlxtune.evaluate.advice_training import ends
 from mlxtune.evaluate.figures import AnswerFigures, ChangeFigures, ControlFigures, DataFigures, KindFigures, TrainingFigures
@@ -189,6 +190,26 @@ def test_curves(figures: Figures, rules: list[str]) -> None:
 def test_the_step_of_the_rise_is_named() -> None:
     (told,) = advise(curve(validation=looks(1.0, 0.6, 0.5, 0.6, 0.8)))
     assert told.text.startswith("The validation loss rises from step 300 on") and told.figures["step"] == 300
+
+
+def test_a_run_that_patience_ended_is_not_told_to_be_longer() -> None:
+    training = TrainingFigures((1.0,) * 10, validation=looks(1.0, 0.8, 0.7), out_of_patience=True)
+    (told,) = advise(Figures(recipe=recipe(train={"patience": 2, "best": "relaxed_accuracy"}), training=training))
+    assert told.keys == ("train.patience",) and "train.epochs" not in told.text
+    assert told.text.endswith("train.patience (2) ended the run because relaxed accuracy did not get better: raise it")
+
+
+@pytest.mark.parametrize(("patience", "over"), [(None, False), (4, True), (5, False)])
+def test_whether_patience_was_over(patience: int | None, over: bool, tmp_path: Path) -> None:
+    run = write_run(tmp_path, Plan(recipe={"train": {"patience": patience}}))  # four looks, none of them the best
+    training = figures_of(run).training
+    assert training and training.out_of_patience is over
+
+
+def test_only_commands_that_there_are_get_recommended(tmp_path: Path) -> None:
+    for fault, plan in FAULTS.items():
+        (told,) = advise(figures_of(write_run(tmp_path / fault, plan)))
+        assert set(re.findall(r"`mlxtune (\w+)", told.text)) <= set(main.commands), fault
 
 
 def test_ends_of_a_curve() -> None:

@@ -111,10 +111,29 @@ def test_a_whole_report(tmp_path: Path) -> None:
         assert value in seen.text, value
     for heading in ("What became of the answers", "Why answers are wrong", "Further sets", "How much the answers owe", "Speed"):
         assert f"## {heading}" in text
+    for told in (seen.text, text):
+        assert re.search(
+            r"Before: answers are \d\.\d words long .* After: answers are .* [\d.]+ % repeat themselves\.", flat(told)
+        )
     for told in (html, text):
         assert not re.search(
             r"None(?! of the rules)", re.sub(r"<script>.*?</script>|<style>.*?</style>", "", told, flags=re.DOTALL)
         )
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_models_and_adapters_are_named_by_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = fake_run(tmp_path / "a", Fake(steps=0, recipe={"model": {"path": str(tmp_path / "models/m")}}))
+    run.update_info(kind="evaluate", adapter=str(tmp_path / "runs/r/adapter"))
+    write_results(run)
+    html, text = (file.read_text(encoding="utf-8") for file in write_report(run, picture=pictures(run)))
+    for told in (Seen(html).text, text):
+        assert "models/m before, with adapter runs/r/adapter after" in flat(told)
+    assert plain(tmp_path) not in text.partition("##")[0]
 
 
 def test_who_is_taken_for_whom(tmp_path: Path) -> None:
@@ -303,6 +322,13 @@ def test_names_in_plots_are_words() -> None:
     steps = [{"step": 1, "loss": 1.0, "learning_rate": 1e-4}]
     told = compared_losses([("<script>alert(1)</script> $x$ \x1b[1m", steps, steps)])
     assert all("<script" not in plot.svg and "&lt;script&gt;" in plot.svg and "$x$" in plot.svg for plot in told)
+
+
+def test_runs_that_learn_the_same_are_told_apart() -> None:
+    steps = [{"step": n, "loss": 1 / n} for n in range(1, 9)]
+    (plot, _) = compared_losses([(str(n), steps, steps) for n in range(8)])
+    lines = re.findall(r'<path d="M[^"]*" clip-path[^>]*style="([^"]*var\(--plot[^"]*)"', plot.svg)
+    assert len(lines) == len(set(lines)) == 8 and sum("dasharray" in line for line in lines) >= 5
 
 
 def test_numbers_on_a_logarithmic_axis_are_no_formulas() -> None:

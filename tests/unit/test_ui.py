@@ -25,7 +25,7 @@ from mlxtune.events import (
     Validated,
 )
 from mlxtune.metrics import Score
-from mlxtune.ui import clean, watch
+from mlxtune.ui import clean, facts, watch
 from mlxtune.ui.facts import Course, direction
 from mlxtune.ui.text import change, count, duration, memory, one_line, place, value
 
@@ -222,6 +222,19 @@ def test_a_run_that_only_evaluates_shows_one_score_column(live: bool) -> None:
     assert "evaluate" in text
     assert "50.0 %" in text and "four" in text
     assert not re.search(r"before|after|change|adapter|training", text)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_adapter_beside_its_model_has_a_before_and_an_after(live: bool) -> None:
+    events = [replace(PLAN, steps=0), Evaluated("before", scores(0.1), 1.0), Evaluated("after", scores(0.5), 1.0), FINISHED]
+    text = bare(shown(events, live=live))
+    assert "before" in text and "after" in text and "evaluate" not in text
+
+
+def test_training_is_announced_only_where_it_follows() -> None:
+    told = [facts.what_follows(phase, PLAN) for phase in ("before", "before/general", "after")]
+    assert told == ["getting ready to train", "going on", "writing the results"]
+    assert facts.what_follows("before", replace(PLAN, steps=0)) == "going on"
 
 
 @pytest.mark.parametrize("live", [False, True])
