@@ -50,6 +50,16 @@ def test_attention(kind: str, queries: int, keys: int, kv_heads: int) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=_TOLERANCE)
 
 
+def test_a_key_that_nobody_sees_gets_no_gradient_at_all() -> None:
+    """A tiny one would be denormal, and products with such numbers take five times as long."""
+    q, k, v = _random(1, 2, 60, 8), _random(1, 2, 60, 8), _random(1, 2, 60, 8)
+    seen = np.ones((1, 60, 60), bool)
+    seen[:, :, 20:30] = False
+    _, _, d_k, d_v = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ops.Visible.of(seen)), [q, k, v])
+    assert not d_k[:, :, 20:30].any() and not d_v[:, :, 20:30].any()
+    assert d_k[:, :, :20].all() and d_v[:, :, 30:].all()
+
+
 def test_scores_far_apart_do_not_overflow() -> None:
     q, k, v = _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4)
     found = _values_and_gradients(lambda *a: ops.attention(*a, scale=1.0, mask="causal"), [q, k, v])

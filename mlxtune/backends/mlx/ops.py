@@ -170,7 +170,9 @@ def _summed(left: mx.array, right: mx.array) -> mx.array:
 
 
 def _exp2(x: mx.array) -> mx.array:
-    x = mx.maximum(x, -126.0)
+    # Below -126.5 the shifted exponent is 0, and with it the result. A smallest number instead would make a hidden key's
+    # gradient denormal: matrix products with those take Intel's processors five times as long.
+    x = mx.maximum(x, -127.0)
     # A sum that large has no digits left behind the point; `mx.round` would be a call for each number.
     whole = (x + _ROUNDING) - _ROUNDING
     rest, power = x - whole, _POLYNOMIAL[0]
