@@ -48,7 +48,7 @@ def _say_error(error: MlxtuneError) -> None:
         click.echo(f"error: {clean(line)}", err=True)
 
 
-def _set_up_libraries() -> None:
+def set_up_libraries() -> None:
     """What they read from the environment when they are loaded; a value that the user has set stays."""
     # torch's threads spin while they wait for each other: beside one other busy process, steps took 40 times as long.
     settings = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -67,7 +67,7 @@ def _set_up_libraries() -> None:
 @debug_option
 def program() -> None:
     """Fine-tunes vision-language models with LoRA on MLX and PyTorch, and compares before and after."""
-    _set_up_libraries()
+    set_up_libraries()
 
 
 for command in (finetune, evaluate, report, compare, score, data, caption, ask, list_group):

@@ -29,6 +29,9 @@ def answer_torch(job: Job, record: Record) -> None:
 
 
 def _train(job: Job, record: Record, backend: str) -> None:
+    from mlxtune.cli.program import set_up_libraries
+
+    set_up_libraries()
     from mlxtune.events import LookProgress, Planned, StepDone
     from mlxtune.finetune import finetune
 
@@ -52,6 +55,9 @@ def _train(job: Job, record: Record, backend: str) -> None:
 
 
 def _answer(job: Job, record: Record, backend: str) -> None:
+    from mlxtune.cli.program import set_up_libraries
+
+    set_up_libraries()
     from mlxtune.events import Planned
     from mlxtune.finetune import evaluate_only
 
