@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,14 +77,19 @@ def splits(setup: Setup) -> dict[str, Examples]:
     return {**setup.data.splits, **{name: data.splits[name] for name, data in setup.further.items()}}
 
 
-def environment(setup: Setup) -> dict[str, Any]:
-    """For run.json."""
-    versions: dict[str, str | None] = {"mlxtune": __version__}
-    for package in _PACKAGES:
+def versions_of(packages: Iterable[str]) -> dict[str, str | None]:
+    """None for a package that is not installed."""
+    versions: dict[str, str | None] = {}
+    for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
+    return versions
+
+
+def environment(setup: Setup) -> dict[str, Any]:
+    """For run.json."""
     return {
         "name": setup.name,
         "started": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -96,7 +101,7 @@ def environment(setup: Setup) -> dict[str, Any]:
         "device": setup.engine.backend.device,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {"mlxtune": __version__, **versions_of(_PACKAGES)},
     }
 
 

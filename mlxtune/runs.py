@@ -122,6 +122,11 @@ class RunFolder:
         """The looks at the validation rows so far, in order."""
         return self._logged("validation.jsonl")
 
+    def looks_since_best(self) -> int:
+        """How many looks at the validation rows followed the best one; all of them where none was."""
+        looks = [look["best"] for look in self.validations()]
+        return [*looks[::-1], True].index(True)
+
     def steps(self) -> list[dict[str, Any]]:
         """The lines of train.jsonl."""
         return self._logged("train.jsonl")

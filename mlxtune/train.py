@@ -178,8 +178,7 @@ class Trainer:
         self.engine.backend.set_adapter(checkpoint.adapter)
         self.engine.backend.set_optimizer(checkpoint.optimizer)
         self._best = checkpoint.best
-        looks = [look["best"] for look in self.run.validations()]
-        self._looks_since_best = [*looks[::-1], True].index(True)
+        self._looks_since_best = self.run.looks_since_best()
         return checkpoint.step
 
 

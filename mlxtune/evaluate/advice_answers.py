@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mlxtune.evaluate.advice_rules import Finding, rule
-from mlxtune.evaluate.figures import AnswerFigures, Figures, KindFigures
+from mlxtune.evaluate.figures import Figures, KindFigures
 from mlxtune.text import percent
 
 _FEW_WRONG = 10  # below it a share says nothing
@@ -14,13 +14,19 @@ _WEAK_GAP = 0.25  # points of a hundred / 100 below the rows of the other kinds
 _WEAK_Z = 3.0  # standard errors; looking at many kinds finds two by chance
 
 
-def _share_of_family(figures: Figures, family: str, least: float) -> tuple[AnswerFigures, float] | None:
-    """(answers, share of the wrong ones in this family) where it reaches `least` and there are enough to speak of."""
+def _of_family(figures: Figures, family: str, *, least: float, text: str, **told: float) -> Finding | None:
+    """Where this family's share of the wrong answers reaches `least`, and there are enough to speak of.
+
+    text: follows "12 % of the wrong answers". told: figures beside that share.
+    """
     answers = figures.answers
     if answers is None or answers.wrong < _FEW_WRONG:
         return None
     share = answers.families.get(family, 0.0)
-    return (answers, share) if share >= least else None
+    if share < least:
+        return None
+    said = f"{percent(share, digits=0)} of the wrong answers {text}"
+    return Finding(said, {"share_of_wrong": share, **told}, share * answers.wrong_share)
 
 
 @rule("wrong_form", "data.suffix", "data.prompt")
@@ -57,85 +63,57 @@ def wrong_language(figures: Figures) -> Finding | None:
 
 @rule("cut_off", "evaluate.max_new_tokens")
 def cut_off(figures: Figures) -> Finding | None:
-    found = _share_of_family(figures, "cut off", 0.1)
-    if found is None:
-        return None
-    answers, share = found
     limit = figures.recipe.evaluate.max_new_tokens
     text = (
-        f"{percent(share, digits=0)} of the wrong answers were cut off after {limit} tokens. "
+        f"were cut off after {limit} tokens. "
         f"Raise evaluate.max_new_tokens, to {4 * limit} for example, or ask for shorter answers in data.suffix"
     )
-    return Finding(text, {"share_of_wrong": share, "max_new_tokens": limit}, share * answers.wrong_share)
+    return _of_family(figures, "cut off", least=0.1, text=text, max_new_tokens=limit)
 
 
 @rule("near_misses", "model.max_pixels")
 def near_misses(figures: Figures) -> Finding | None:
     """The right place is found and read badly: that is a matter of resolution before anything else."""
-    found = _share_of_family(figures, "near miss", 0.25)
-    if found is None:
-        return None
-    answers, share = found
     limit = figures.recipe.model.max_pixels
     now = f"it is {limit:,}" if limit else "it is the model's own"
     text = (
-        f"{percent(share, digits=0)} of the wrong answers are numbers within 10 % of the right one: the right place, read badly. "
-        f"Raise model.max_pixels ({now}) if memory allows"
+        f"are numbers within 10 % of the right one: the right place, read badly. Raise model.max_pixels ({now}) if memory allows"
     )
-    return Finding(text, {"share_of_wrong": share}, share * answers.wrong_share)
+    return _of_family(figures, "near miss", least=0.25, text=text)
 
 
 @rule("repetition", "train.learning_rate", "train.epochs")
 def repetition(figures: Figures) -> Finding | None:
-    found = _share_of_family(figures, "repetition", 0.1)
-    if found is None:
-        return None
-    answers, share = found
     rate = figures.recipe.train.learning_rate
     text = (
-        f"{percent(share, digits=0)} of the wrong answers repeat themselves, as a model does that was trained too hard. "
+        "repeat themselves, as a model does that was trained too hard. "
         f"Lower train.learning_rate ({rate:g}) to {rate / 3:.1g}, or train for fewer train.epochs"
     )
-    return Finding(text, {"share_of_wrong": share, "learning_rate": rate}, share * answers.wrong_share)
+    return _of_family(figures, "repetition", least=0.1, text=text, learning_rate=rate)
 
 
 @rule("refusals", "data.prompt", "data.system")
 def refusals(figures: Figures) -> Finding | None:
-    found = _share_of_family(figures, "refusal or empty", 0.15)
-    if found is None:
-        return None
-    answers, share = found
     text = (
-        f"{percent(share, digits=0)} of the wrong answers are empty or refuse to answer. "
+        "are empty or refuse to answer. "
         "Ask for a best guess in data.prompt or data.system, and look for training rows whose answer is such a refusal"
     )
-    return Finding(text, {"share_of_wrong": share}, share * answers.wrong_share)
+    return _of_family(figures, "refusal or empty", least=0.15, text=text)
 
 
 @rule("pictures_missing", "data.image_folder", "data.missing_image")
 def pictures_missing(figures: Figures) -> Finding | None:
-    found = _share_of_family(figures, "image missing", 0.05)
-    if found is None:
-        return None
-    answers, share = found
-    text = (
-        f"{percent(share, digits=0)} of the wrong answers were given without a picture, or say that they see none. "
-        "Check data.image_folder, and set data.missing_image: skip"
-    )
-    return Finding(text, {"share_of_wrong": share}, share * answers.wrong_share)
+    text = "were given without a picture, or say that they see none. Check data.image_folder, and set data.missing_image: skip"
+    return _of_family(figures, "image missing", least=0.05, text=text)
 
 
 @rule("references_doubtful")
 def references_doubtful(figures: Figures) -> Finding | None:
-    found = _share_of_family(figures, "reference doubtful", 0.05)
-    if found is None:
-        return None
-    answers, share = found
     text = (
-        f"{percent(share, digits=0)} of the wrong answers meet a reference that is doubtful itself: it contradicts another row, "
+        "meet a reference that is doubtful itself: it contradicts another row, "
         "or has hidden characters or stray punctuation. Mend the test rows listed under reference_doubtful"
     )
-    return Finding(text, {"share_of_wrong": share}, share * answers.wrong_share)
+    return _of_family(figures, "reference doubtful", least=0.05, text=text)
 
 
 @rule("weak_kind", "data.mix", "data.balance")

@@ -163,14 +163,14 @@ def _share(value: float | None, scale: float) -> float | None:
 
 
 def _training(run: RunFolder) -> TrainingFigures | None:
-    steps, looks, patience = run.steps(), run.validations(), run.recipe().train.patience
+    steps, patience = run.steps(), run.recipe().train.patience
     if not steps:
         return None
     return TrainingFigures(
         losses=tuple(step["loss"] for step in steps),
         grad_norms=tuple(step["grad_norm"] for step in steps),
-        validation=tuple((look["step"], look["loss"]) for look in looks),
-        out_of_patience=patience is not None and len(looks) >= patience and not any(look["best"] for look in looks[-patience:]),
+        validation=tuple((look["step"], look["loss"]) for look in run.validations()),
+        out_of_patience=patience is not None and run.looks_since_best() >= patience,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -16,18 +15,15 @@ _PACKAGES = ("mlx", "mlx-vlm", "unsloth_zoo", "torch", "transformers", "peft", "
 
 def prefer_openblas() -> bool:
     """MLX's Linux wheel has the slow reference BLAS; every MLX side gets OpenBLAS as ours does, where there is one."""
-    from mlxtune.backends.mlx import blas
+    from mlxtune import blas
 
     return blas.prefer_openblas()
 
 
 def describe() -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
+    # Here, since the process of every side imports this module: what ours imports must cost the others nothing.
+    from mlxtune.prepare import versions_of
+
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -38,7 +34,7 @@ def describe() -> dict[str, Any]:
         "mlx_blas": ("OpenBLAS" if prefer_openblas() else "the wheel's own")
         if sys.platform.startswith("linux")
         else "Accelerate",
-        "versions": versions,
+        "versions": versions_of(_PACKAGES),
         "load": load(),
     }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxtune.backends.mlx.blas import _core_type
+from mlxtune.blas import _core_type
 
 _AVX2 = "fpu sse4_2 avx avx2 fma"
 _AVX512 = f"{_AVX2} avx512f avx512cd avx512bw avx512dq avx512vl amx_bf16"

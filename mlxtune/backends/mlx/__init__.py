@@ -3,7 +3,7 @@
 Only this folder imports mlx.
 """
 
-from mlxtune.backends.mlx import blas
+from mlxtune import blas
 
 # Must run before mlx is imported for the first time.
 blas.prefer_openblas()

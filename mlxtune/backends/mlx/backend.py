@@ -13,9 +13,10 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
+from mlxtune import blas
 from mlxtune.adapters import Adapter
 from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
-from mlxtune.backends.mlx import blas, lora
+from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.device import describe, memory, pick_dtype
 from mlxtune.backends.mlx.loading import forget_vision, load_model
 from mlxtune.backends.mlx.models import Inputs, Model

@@ -45,14 +45,6 @@ def _core_type(cpuinfo: Path) -> str | None:
 
 def notes() -> tuple[str, ...]:
     """What a user should know about the speed of MLX on this machine."""
-    if not sys.platform.startswith("linux") or _installed():
+    if not sys.platform.startswith("linux") or prefer_openblas():
         return ()
     return ("MLX multiplies with its slow built-in BLAS here; `apt-get install libopenblas0-pthread` makes it many times faster",)
-
-
-def _installed() -> bool:
-    try:
-        ctypes.CDLL(_LIBRARY)
-    except OSError:
-        return False
-    return True
