@@ -17,10 +17,10 @@ from mlxtune import blas
 from mlxtune.adapters import Adapter
 from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
+from mlxtune.backends.mlx.attention import Visible
 from mlxtune.backends.mlx.device import describe, memory, pick_dtype
 from mlxtune.backends.mlx.loading import forget_vision, load_model
 from mlxtune.backends.mlx.models import Inputs, Model
-from mlxtune.backends.mlx.ops import Visible
 from mlxtune.backends.mlx.step import Step
 from mlxtune.batching import own_mask
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult

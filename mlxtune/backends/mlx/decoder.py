@@ -13,9 +13,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxtune.backends.mlx.activations import swiglu
+from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg
-from mlxtune.backends.mlx.ops import Mask, attention, swiglu
 
 
 class Attention(nn.Module):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2, fused
+
 ROWS = 256  # of logits at once: 150 MiB in float32 over 150,000 tokens
-_PART = 256  # logits that are summed up at once
+_PART = 128  # logits that are summed up at once; most vocabularies are multiples of it
 
 
 def weighted_nll(head: Callable[[mx.array], mx.array], hidden: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
@@ -43,7 +45,48 @@ def nll(logits: mx.array, labels: mx.array) -> mx.array:
 
     In parts, since MLX's CPU sums a row into one float32: over 150,000 tokens loss and gradient would be off by 1e-4.
     """
-    rows, vocabulary = logits.shape
-    padded = mx.pad(logits, ((0, 0), (0, -vocabulary % _PART)), constant_values=-mx.inf)
-    total = mx.logsumexp(mx.logsumexp(padded.reshape(rows, -1, _PART), axis=-1), axis=-1)
-    return total - mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    if by_parts(logits):
+        return _nll_by_parts(labels)(logits)
+    total = mx.logsumexp(mx.logsumexp(_in_parts(logits, -mx.inf), axis=-1), axis=-1)
+    return total - _of_labels(logits, labels)
+
+
+def _nll_by_parts(labels: mx.array) -> Callable[[mx.array], mx.array]:
+    """logits -> nll, whose gradient is the softmax less 1 at the label."""
+
+    @mx.custom_function
+    def of(logits: mx.array) -> mx.array:
+        highest = logits.max(-1, keepdims=True)
+        powers = _exp_of_difference(logits, highest)
+        total = _in_parts(powers, 0.0).sum(-1).sum(-1)
+        return highest[:, 0] + mx.log2(total) * LN_2 - _of_labels(logits, labels)
+
+    @of.vjp
+    def backward(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
+        total = value + _of_labels(logits, labels)
+        shares = _scaled_exp_of_difference(logits, total[:, None], cotangent[:, None])
+        return shares.at[mx.arange(len(labels)), labels].add(-cotangent)
+
+    return of
+
+
+@fused
+def _exp_of_difference(x: mx.array, y: mx.array) -> mx.array:
+    return exp2((x - y) * LOG2_E)
+
+
+@fused
+def _scaled_exp_of_difference(x: mx.array, y: mx.array, scale: mx.array) -> mx.array:
+    return scale * exp2((x - y) * LOG2_E)
+
+
+def _in_parts(values: mx.array, spare: float) -> mx.array:
+    """[N, V] -> [N, V / _PART, _PART], filled up with `spare`."""
+    rows, width = values.shape
+    if width % _PART:
+        values = mx.pad(values, ((0, 0), (0, -width % _PART)), constant_values=spare)
+    return values.reshape(rows, -1, _PART)
+
+
+def _of_labels(logits: mx.array, labels: mx.array) -> mx.array:
+    return mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]

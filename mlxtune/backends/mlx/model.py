@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxtune.backends.mlx.attention import Mask
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Course
-from mlxtune.backends.mlx.ops import Mask
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import numpy as np
 
+from mlxtune.backends.mlx.attention import Mask, Visible, reach_of
 from mlxtune.backends.mlx.course import Gradients, layerwise_gradients
 from mlxtune.backends.mlx.head import weighted_nll
 from mlxtune.backends.mlx.lora import Weights
 from mlxtune.backends.mlx.models import Inputs, Model
-from mlxtune.backends.mlx.ops import Mask, Visible, reach_of
 from mlxtune.batching import rounded
 from mlxtune.types import Batch
 

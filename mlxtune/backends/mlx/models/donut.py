@@ -10,11 +10,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Course, Leg
 from mlxtune.backends.mlx.model import Inputs, Model
 from mlxtune.backends.mlx.models.idefics3 import ACTIVATIONS, convolved
-from mlxtune.backends.mlx.ops import Mask, attention
 from mlxtune.families import ModelConfig
 from mlxtune.families.donut import apart, parts_of, relative_places, stage_sizes, window_shift
 from mlxtune.types import Pixels

@@ -9,9 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxtune.backends.mlx.activations import gelu, gelu_quick, gelu_tanh
+from mlxtune.backends.mlx.attention import attention
 from mlxtune.backends.mlx.decoder import Decoder
 from mlxtune.backends.mlx.model import Model
-from mlxtune.backends.mlx.ops import attention, gelu, gelu_quick, gelu_tanh
 from mlxtune.families import ModelConfig
 from mlxtune.families.defaults import IDEFICS3_VISION, LLAMA, with_defaults
 from mlxtune.families.idefics3 import patch_places

@@ -11,11 +11,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxtune.backends.mlx.activations import gelu_tanh
+from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg
 from mlxtune.backends.mlx.decoder import inverse_frequencies, rotate
 from mlxtune.backends.mlx.model import Model
-from mlxtune.backends.mlx.ops import Mask, attention, gelu_tanh
 from mlxtune.families import ModelConfig
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
 from mlxtune.types import Pixels

@@ -9,9 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxtune.backends.mlx.activations import gelu
+from mlxtune.backends.mlx.attention import Visible, attention
 from mlxtune.backends.mlx.decoder import Decoder, Mlp, inverse_frequencies, rotate
 from mlxtune.backends.mlx.model import Model
-from mlxtune.backends.mlx.ops import Visible, attention, gelu
 from mlxtune.families import ModelConfig
 from mlxtune.families.qwen2_5_vl import Segments, vision_layout
 from mlxtune.types import Pixels

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxtune.backends.mlx.activations import gelu_quick
 from mlxtune.backends.mlx.models.qwen2_5_vl import (
     PatchEmbed,
     PatchMerger,
@@ -15,7 +16,6 @@ from mlxtune.backends.mlx.models.qwen2_5_vl import (
     patch_frequencies,
     patch_rotary,
 )
-from mlxtune.backends.mlx.ops import gelu_quick
 from mlxtune.families import ModelConfig
 from mlxtune.families.qwen2_5_vl import patch_places, picture_segments
 

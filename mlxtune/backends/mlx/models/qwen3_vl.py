@@ -9,11 +9,11 @@ from dataclasses import replace
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxtune.backends.mlx.activations import gelu, gelu_tanh
 from mlxtune.backends.mlx.course import Course, Leg
 from mlxtune.backends.mlx.decoder import Decoder
 from mlxtune.backends.mlx.model import Inputs, placed
 from mlxtune.backends.mlx.models.qwen2_5_vl import Qwen2_5_VL, VisionBlock, patch_frequencies, patch_rotary
-from mlxtune.backends.mlx.ops import gelu, gelu_tanh
 from mlxtune.families import ModelConfig
 from mlxtune.families.qwen2_5_vl import patch_places, picture_segments
 from mlxtune.families.qwen3_vl import stretched_positions

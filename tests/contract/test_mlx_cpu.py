@@ -9,7 +9,8 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 nn = pytest.importorskip("mlx.nn")
-ops = pytest.importorskip("mlxtune.backends.mlx.ops")
+attention = pytest.importorskip("mlxtune.backends.mlx.attention")
+activations = pytest.importorskip("mlxtune.backends.mlx.activations")
 
 Array = object
 _TOLERANCE = 3e-5
@@ -42,9 +43,9 @@ def test_attention(kind: str, queries: int, keys: int, kv_heads: int) -> None:
     if kind == "prefix":  # tokens that see each other both ways, far beyond the diagonal
         own[:, : queries // 2, : queries // 2] = True
     allowed = np.concatenate([np.ones((2, queries, keys - queries), bool), own], axis=-1)
-    ours = {"causal": "causal", "none": None}.get(kind, ops.Visible.of(allowed))
+    ours = {"causal": "causal", "none": None}.get(kind, attention.Visible.of(allowed))
     theirs = {"causal": "causal", "none": None}.get(kind, mx.array(allowed)[:, None])
-    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ours), [q, k, v])
+    found = _values_and_gradients(lambda *a: attention.attention(*a, scale=0.3, mask=ours), [q, k, v])
     wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=0.3, mask=theirs), [q, k, v])
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=_TOLERANCE)
@@ -55,14 +56,16 @@ def test_a_key_that_nobody_sees_gets_no_gradient_at_all() -> None:
     q, k, v = _random(1, 2, 60, 8), _random(1, 2, 60, 8), _random(1, 2, 60, 8)
     seen = np.ones((1, 60, 60), bool)
     seen[:, :, 20:30] = False
-    _, _, d_k, d_v = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ops.Visible.of(seen)), [q, k, v])
+    _, _, d_k, d_v = _values_and_gradients(
+        lambda *a: attention.attention(*a, scale=0.3, mask=attention.Visible.of(seen)), [q, k, v]
+    )
     assert not d_k[:, :, 20:30].any() and not d_v[:, :, 20:30].any()
     assert d_k[:, :, :20].all() and d_v[:, :, 30:].all()
 
 
 def test_scores_far_apart_do_not_overflow() -> None:
     q, k, v = _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4, spread=300.0), _random(1, 1, 5, 4)
-    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=1.0, mask="causal"), [q, k, v])
+    found = _values_and_gradients(lambda *a: attention.attention(*a, scale=1.0, mask="causal"), [q, k, v])
     wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=1.0, mask="causal"), [q, k, v])
     assert all(np.isfinite(array).all() for array in found)
     for one, other in zip(found, wanted, strict=True):
@@ -72,7 +75,9 @@ def test_scores_far_apart_do_not_overflow() -> None:
 def test_padding_behind_every_query_of_a_row() -> None:
     q, k, v = (_random(3, 2, 150, 8) for _ in range(3))
     valid = np.arange(150) < np.array([150, 97, 1])[:, None]
-    found = _values_and_gradients(lambda *a: ops.attention(*a, scale=0.3, mask=ops.Visible.of(valid[:, None])), [q, k, v])
+    found = _values_and_gradients(
+        lambda *a: attention.attention(*a, scale=0.3, mask=attention.Visible.of(valid[:, None])), [q, k, v]
+    )
     allowed = mx.array(valid)[:, None, None]
     wanted = _values_and_gradients(lambda *a: mx.fast.scaled_dot_product_attention(*a, scale=0.3, mask=allowed), [q, k, v])
     for one, other in zip(found, wanted, strict=True):
@@ -83,13 +88,13 @@ def test_a_query_that_looks_far_ahead_reaches_as_far() -> None:
     seen = np.zeros((1, 300, 300), bool)
     seen[0, 0] = True
     seen[0, 1:, :1] = True
-    assert ops.Visible.of(seen).reach == (300,) * 300
+    assert attention.Visible.of(seen).reach == (300,) * 300
 
 
 ACTIVATIONS = {
-    "gelu": (lambda x: ops.gelu(x), nn.gelu),
-    "gelu_tanh": (lambda x: ops.gelu_tanh(x), nn.gelu_approx),
-    "gelu_quick": (lambda x: ops.gelu_quick(x), nn.gelu_fast_approx),
+    "gelu": (lambda x: activations.gelu(x), nn.gelu),
+    "gelu_tanh": (lambda x: activations.gelu_tanh(x), nn.gelu_approx),
+    "gelu_quick": (lambda x: activations.gelu_quick(x), nn.gelu_fast_approx),
 }
 
 
@@ -103,12 +108,12 @@ def test_activations(name: str) -> None:
 def test_swiglu() -> None:
     gate = mx.concatenate([mx.linspace(-40, 40, 4001), mx.array([-1e4, 1e4])])
     arrays = [gate, _random(4003)]
-    found = _values_and_gradients(ops.swiglu, arrays)
+    found = _values_and_gradients(activations.swiglu, arrays)
     for one, other in zip(found, _values_and_gradients(lambda g, u: nn.silu(g) * u, arrays), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
 
 
 def test_half_precision_takes_the_frameworks_kernels() -> None:
     q = _random(1, 2, 9, 8).astype(mx.bfloat16)
-    ours, theirs = ops.attention(q, q, q, scale=0.3), mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3)
+    ours, theirs = attention.attention(q, q, q, scale=0.3), mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3)
     assert ours.dtype == mx.bfloat16 and mx.array_equal(ours, theirs)

@@ -1,0 +1,130 @@
+"""Attention: MLX's own kernel on a GPU. On its CPU that works on whole matrices of scores, masked or not; here it goes through
+the queries some rows at a time, as far as they see, and keeps no scores for the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference, fused
+
+_SCORES = 2**18  # of a block, in numbers: what stays in a core's cache
+_HIDDEN = 1e9  # taken from the score of a key that is not seen
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Who sees whom. allowed: [B or 1, 1, S or 1, T] bool. reach: [S or 1], the keys that a query and those before it look at."""
+
+    allowed: mx.array
+    reach: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, allowed: np.ndarray) -> Visible:
+        """allowed: [B or 1, S or 1, T] bool; 1: the same for all queries."""
+        return cls(mx.array(allowed)[:, None], reach_of(allowed))
+
+
+def reach_of(allowed: np.ndarray) -> tuple[int, ...]:
+    """`Visible.reach` of [B or 1, S or 1, T] bool."""
+    seen = allowed.any(0)
+    last = np.where(seen.any(-1), seen.shape[-1] - np.argmax(seen[:, ::-1], axis=-1), 0)
+    return tuple(np.maximum.accumulate(last).tolist())
+
+
+Mask = Visible | str | None  # "causal": every key up to the query's own, which are the last ones; None: all keys
+Block = tuple[int, int, int]  # first query, last query + 1, keys that they reach
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask = None) -> mx.array:
+    """softmax(q k^T scale) v, [B, heads, S, D]. q: [B, heads, S, D]. k, v: [B, kv_heads, T, D]."""
+    if not by_parts(q):
+        allowed = mask.allowed if isinstance(mask, Visible) else mask
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=allowed)
+    queries, keys = q.shape[2], k.shape[2]
+    if mask == "causal":
+        mask = _causal(queries, keys) if queries > 1 else None
+    bias = None if mask is None else ((mask.allowed.astype(mx.float32) - 1) * _HIDDEN)[:, :, None]
+    grouped = (q * (scale * LOG2_E)).reshape(q.shape[0], k.shape[1], -1, queries, q.shape[3])
+    rows = min(max(_SCORES // (q.shape[0] * q.shape[1] * keys), 32), 128)
+    return _blockwise(tuple(_blocks(queries, keys, mask, rows=rows)), bias)(grouped, k, v)[0].reshape(q.shape)
+
+
+@lru_cache(maxsize=8)
+def _causal_seen(queries: int, keys: int) -> np.ndarray:
+    # In numpy: an array of MLX that is made while a step is traced must not outlive it.
+    return np.tril(np.ones((1, 1, queries, keys), bool), keys - queries)
+
+
+def _causal(queries: int, keys: int) -> Visible:
+    return Visible(mx.array(_causal_seen(queries, keys)), tuple(range(keys - queries + 1, keys + 1)))
+
+
+def _blocks(queries: int, keys: int, mask: Visible | None, *, rows: int) -> Iterator[Block]:
+    for start in range(0, queries, rows):
+        end = min(start + rows, queries)
+        yield start, end, keys if mask is None or mask.reach is None else mask.reach[min(end, len(mask.reach)) - 1]
+
+
+def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None) -> Callable[..., tuple[mx.array, mx.array]]:
+    """(q, k, v) -> (out, log2 of each query's sum); q and out [B, kv_heads, group, S, D], q scaled for powers of 2.
+
+    Source: FlashAttention, Dao et al. 2022 (arXiv 2205.14135), without its tiling of the keys.
+    """
+
+    def scores(q: mx.array, k: mx.array, block: Block) -> mx.array:
+        """[B, kv_heads, group, rows, reach]."""
+        start, end, reach = block
+        found = q[:, :, :, start:end] @ k[:, :, None, :reach].swapaxes(-1, -2)
+        if bias is None:
+            return found
+        return found + (bias if bias.shape[-2] == 1 else bias[..., start:end, :])[..., :reach]
+
+    @mx.custom_function
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+        outs, sums = [], []
+        for block in blocks:
+            found = scores(q, k, block)
+            highest = found.max(-1, keepdims=True)
+            powers = exp2_of_difference(found, highest)
+            total = powers.sum(-1, keepdims=True)
+            outs.append((powers @ v[:, :, None, : block[2]]) / total)
+            sums.append(highest + mx.log2(total))
+        return mx.concatenate(outs, axis=3), mx.concatenate(sums, axis=3)
+
+    @attend.vjp
+    def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
+        q, k, v = primals
+        (d_out, _), (out, sums) = cotangents, outputs
+        carried = (d_out * out).sum(-1, keepdims=True)
+        d_q, d_k, d_v = [], mx.zeros_like(k), mx.zeros_like(v)
+        for block in blocks:
+            start, end, reach = block
+            part, keys = (slice(None), slice(None), slice(None), slice(start, end)), k[:, :, None, :reach]
+            shares = exp2_of_difference(scores(q, k, block), sums[part])
+            d_shares = d_out[part] @ v[:, :, None, :reach].swapaxes(-1, -2)
+            d_scores = _scaled_difference(shares, d_shares, carried[part])
+            d_q.append(d_scores @ keys)
+            rest = [(0, 0), (0, 0), (0, k.shape[2] - reach), (0, 0)]
+            d_k = d_k + mx.pad(_summed(d_scores, q[part]), rest)
+            d_v = d_v + mx.pad(_summed(shares, d_out[part]), rest)
+        return mx.concatenate(d_q, axis=3) * LN_2, d_k * LN_2, d_v
+
+    return attend
+
+
+def _summed(left: mx.array, right: mx.array) -> mx.array:
+    """left^T right over rows and the heads of a group. [B, K, group, rows, T], [B, K, group, rows, D] -> [B, K, T, D]."""
+    left, right = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (left, right))
+    return left.swapaxes(-1, -2) @ right
+
+
+@fused
+def _scaled_difference(scale: mx.array, x: mx.array, y: mx.array) -> mx.array:
+    return scale * (x - y)
