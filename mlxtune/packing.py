@@ -1,4 +1,5 @@
-"""Questions about the same pictures in one row: what they have in common is read once, each question sees it and itself.
+"""Several rows in one. Questions about the same pictures share what they have in common: it is read once, each question sees it
+and itself. Rows that have nothing in common may stand end to end, instead of padding.
 
         [ prefix: system + picture ][ question 1 · answer 1 ][ question 2 · answer 2 ] …
     sees:     prefix                    prefix + q1              prefix + q2
@@ -9,6 +10,7 @@ causal model gives it the same hidden state: the loss is that of the separate ro
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -24,6 +26,32 @@ def shared_rows(rows: Sequence[Encoded], *, max_tokens: int) -> list[Encoded]:
     Rows that share nothing stay as they are. Every learned token is learned exactly once, with its own weight.
     """
     return [packed for group in _groups(rows) for packed in _packed([rows[i] for i in group], max_tokens)]
+
+
+def end_to_end(rows: Sequence[Encoded]) -> list[list[Encoded]]:
+    """Lanes as long as the longest row, and in each the rows that stand there one behind the other; none may see another.
+
+    The longest first, each goes where it leaves the least room (best fit decreasing). Rows that look at a picture through
+    cross-attention stay alone, since a lane has one picture to look at.
+    """
+    longest = max(len(row.input_ids) for row in rows)
+    lanes: list[list[Encoded]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens that are free, number of the lane), rising
+    for row in sorted(rows, key=lambda row: len(row.input_ids), reverse=True):
+        length = len(row.input_ids)
+        fitting = len(rooms) if row.crossed else bisect_left(rooms, (length, 0))
+        room, number = rooms.pop(fitting) if fitting < len(rooms) else (longest, len(lanes))
+        if number == len(lanes):
+            lanes.append([])
+        lanes[number].append(row)
+        if not row.crossed:
+            insort(rooms, (room - length, number))
+    return lanes
+
+
+def length_of(lane: Sequence[Encoded]) -> int:
+    """Tokens of rows that stand one behind the other."""
+    return sum(len(row.input_ids) for row in lane)
 
 
 class Split(NamedTuple):

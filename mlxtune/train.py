@@ -126,6 +126,7 @@ class Trainer:
             pad_id=self.engine.processor.pad_id,
             pictures=self.engine.pictures,
             share=spec.max_tokens if self.engine.shares_prefixes else None,
+            fill=self.recipe.speed.packing == "auto",
         )
 
     def _validate(self, step: int) -> None:

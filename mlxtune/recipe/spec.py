@@ -311,6 +311,10 @@ class SpeedSpec(_Section):
         default="auto",
         description="questions of a batch about one picture share its tokens; off = each reads them again",
     )
+    packing: Literal["auto", "off"] = Field(
+        default="auto",
+        description="short rows of a step stand end to end beside its longest one, where that leaves less padding",
+    )
 
 
 class ReportSpec(_Section):

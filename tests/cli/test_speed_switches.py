@@ -24,6 +24,7 @@ SWITCHES = {
     "no shared prefix": "speed.shared_prefix=off",
     "checkpointing": "speed.gradient_checkpointing=true",
     "compiled": "speed.compile=on",
+    "no packing": "speed.packing=off",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlxtune.batching import BUCKET, collate, micro_batches, rounded
+from mlxtune.batching import BUCKET, collate, micro_batches
 from mlxtune.images import ImageRef
 from mlxtune.types import Batch, Encoded, Pixels
 
@@ -175,33 +175,65 @@ def test_pictures_of_two_data_sets_may_have_one_name() -> None:
     assert batch.feature_rows.tolist() == [0, 1, 2, 3, 0, 1]
 
 
-@pytest.mark.parametrize("axes", [1, 3])
-def test_rounded_batches_say_the_same_in_few_sizes(axes: int) -> None:
-    batch = collate(
-        [row("1", prompt=70, answer=40, pictures=["wide"], axes=axes), row("2", prompt=530, answer=3, axes=axes)],
-        pad_id=PAD,
-        pictures=Pictures(),
-    )
-    batch = replace(batch, visible=np.tril(np.ones((2, *[batch.input_ids.shape[1]] * 2), bool)))
-    wide = rounded(batch)
-    size = batch.input_ids.shape[1]
-    assert wide.input_ids.shape[1] > size and wide.input_ids.shape[1] % 16 == 0
-    np.testing.assert_array_equal(wide.input_ids[:, :size], batch.input_ids)
-    np.testing.assert_array_equal(wide.positions[..., :size], batch.positions)
-    count = len(batch.labels)
-    np.testing.assert_array_equal(wide.input_ids.ravel()[wide.score_rows[:count]], batch.input_ids.ravel()[batch.score_rows])
-    np.testing.assert_array_equal(wide.input_ids.ravel()[wide.image_rows], batch.input_ids.ravel()[batch.image_rows])
-    np.testing.assert_array_equal(wide.features[: len(batch.features)], batch.features)
-    np.testing.assert_array_equal(wide.visible[:, :size, :size], batch.visible)
-    assert wide.visible.any(-1).all(), "a row that sees nothing would be divided by zero"
-    assert not wide.visible[:, :size, size:].any()
-    assert wide.weights.sum() == pytest.approx(batch.weights.sum()) and not wide.weights[count:].any()
+def filled(rows: Sequence[Encoded], size: int, *, fill: bool = True) -> list[Batch]:
+    return list(micro_batches(rows, size=size, pad_id=PAD, pictures=Pictures(), fill=fill))
 
 
-def test_rounded_batches_have_eight_sizes_for_every_doubling() -> None:
-    widths = {
-        rounded(collate([row("1", prompt=length, answer=2)], pad_id=PAD, pictures=Pictures())).input_ids.shape[1]
-        for length in range(520, 1022)
-    }
-    assert len(widths) <= 8
-    assert all(width <= length * 1.13 + BUCKET for length in (520, 777) for width in [min(w for w in widths if w >= length)])
+LONG_AND_SHORT = [
+    row("1", prompt=60, answer=3, pictures=["wide"], axes=3),
+    row("2", prompt=20, answer=2, pictures=["small"], axes=3),
+    row("3", prompt=12, answer=4, pictures=["wide", "tiny"], axes=3),
+    row("4", prompt=9, answer=1, axes=3),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_short_rows_stand_end_to_end_beside_a_long_one(size: int) -> None:
+    packed, apart = filled(LONG_AND_SHORT, size), filled(LONG_AND_SHORT, size, fill=False)
+    shapes = sorted(shape for batch in packed for shape in [batch.input_ids.shape[1]] * len(batch.input_ids))
+    assert shapes == ([64, 80] if size == 1 else [80, 80])
+    assert sum(b.input_ids.size for b in packed) < sum(b.input_ids.size for b in apart)
+    assert scored(packed) == pytest.approx(scored(apart)) and sum(scored(packed).values()) == pytest.approx(1)
+    for batch in packed:
+        flat, real = batch.input_ids.reshape(-1), batch.weights > 0
+        assert (flat[batch.score_rows[real] + 1] == batch.labels[real]).all()
+        assert batch.features is not None and (flat[batch.image_rows] == IMAGE).all()
+        assert (flat == IMAGE).sum() == len(batch.image_rows) == len(batch.feature_rows)
+
+
+def test_rows_end_to_end_see_themselves_alone_and_keep_their_positions() -> None:
+    (batch,) = filled(LONG_AND_SHORT, 4)
+    for encoded in LONG_AND_SHORT:
+        first = encoded.input_ids[0]
+        lane, start = (int(i[0]) for i in np.nonzero(batch.input_ids == first))
+        own = slice(start, start + len(encoded.input_ids))
+        assert (batch.input_ids[lane, own] == encoded.input_ids).all()
+        assert (batch.positions[:, lane, own] == encoded.positions).all()
+        assert (batch.visible[lane, own, own] == np.tril(np.ones((len(encoded.input_ids),) * 2, bool))).all()
+        assert batch.visible[lane, own].sum() == batch.visible[lane, own, own].sum(), "sees a row beside it"
+    assert batch.visible.any(-1).all(), "a row that sees nothing would be divided by zero"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_rows_stay_apart_where_that_pads_no_more(size: int) -> None:
+    alike = [row(str(n), prompt=40, answer=2) for n in range(1, 4)]
+    packed = filled(alike, size)
+    assert all(batch.visible is None for batch in packed) and sum(len(batch.input_ids) for batch in packed) == 3
+
+
+def test_a_two_way_prefix_stays_two_way_end_to_end() -> None:
+    (batch,) = filled([replace(r, prefix=4) for r in LONG_AND_SHORT], 4)
+    for first in (3001, 4001):
+        lane, start = (int(i[0]) for i in np.nonzero(batch.input_ids == first))
+        assert batch.visible[lane, start : start + 4, start : start + 4].all()
+        assert not batch.visible[lane, start : start + 4, start + 4 :].any()
+        assert not batch.visible[lane, start : start + 4, :start].any()
+
+
+def test_rows_that_look_through_cross_attention_are_never_put_end_to_end() -> None:
+    crossed = [
+        replace(row(str(n), prompt=4 * n, answer=2, pictures=["wide"]), crossed=True, image_rows=np.zeros(0, np.int32))
+        for n in (1, 2, 9)
+    ]
+    (batch,) = filled(crossed, 3)
+    assert batch.crossed_rows is not None and batch.crossed_rows.shape == (3, 5)

@@ -22,6 +22,7 @@ LAYERS = (
     ("data", "events", "statistics"),
     ("packing",),
     ("hub", "batching", "schedule", "adapters"),
+    ("rounding",),
     ("backends",),
     ("features", "feature_files", "vision_weights"),
     ("engine", "beam_search"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlxtune.batching import collate, micro_batches
-from mlxtune.packing import common_prefix, shared_rows
+from mlxtune.packing import common_prefix, end_to_end, shared_rows
 from mlxtune.types import Batch, Encoded
 from tests.unit.test_batching import PAD, Pictures, row, scored
 
@@ -114,3 +114,16 @@ def test_order_and_strangers_are_kept() -> None:
 def test_plain_rows_need_no_mask() -> None:
     batch: Batch = collate(FOUR[:1], pad_id=PAD, pictures=Pictures())
     assert batch.visible is None
+
+
+def test_rows_go_where_they_leave_the_least_room() -> None:
+    rows = [row(str(n), prompt=length - 1, answer=1) for n, length in enumerate([10, 3, 7, 2, 5, 5, 8], start=1)]
+    lanes = end_to_end(rows)
+    assert [[len(r.input_ids) for r in lane] for lane in lanes] == [[10], [8, 2], [7, 3], [5, 5]]
+    assert sorted(r.id for lane in lanes for r in lane) == [r.id for r in rows]
+
+
+def test_many_rows_are_laid_out_at_once() -> None:
+    lengths = np.random.default_rng(0).integers(4, 900, 4000)
+    lanes = end_to_end([row("1", prompt=int(length), answer=1) for length in lengths])
+    assert sum(map(len, lanes)) == 4000 and len(lanes) <= 1.02 * (lengths + 1).sum() / (lengths.max() + 1)

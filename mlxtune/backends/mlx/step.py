@@ -13,7 +13,7 @@ from mlxtune.backends.mlx.course import Gradients, layerwise_gradients
 from mlxtune.backends.mlx.head import weighted_nll
 from mlxtune.backends.mlx.lora import Weights
 from mlxtune.backends.mlx.models import Inputs, Model
-from mlxtune.batching import rounded
+from mlxtune.rounding import rounded
 from mlxtune.types import Batch
 
 Arrays = Mapping[str, mx.array]

@@ -18,7 +18,8 @@ from mlxtune.backends.torch.device import describe, memory, pick_device
 from mlxtune.backends.torch.head import weighted_nll
 from mlxtune.backends.torch.loading import load_model
 from mlxtune.backends.torch.models import Inputs, TorchModel
-from mlxtune.batching import own_mask, rounded
+from mlxtune.batching import own_mask
+from mlxtune.rounding import rounded
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
 
 
@@ -54,7 +55,8 @@ class TorchBackend:
         assert not self._adapter, "a model takes one adapter"
         self.model.checkpointing, self.model.compiled = checkpointing, compiled
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
-        self._optimizer = torch.optim.AdamW(self._adapter.values(), lr=0.0, betas=BETAS, eps=EPSILON, weight_decay=weight_decay)
+        settings = {"lr": 0.0, "betas": BETAS, "eps": EPSILON, "weight_decay": weight_decay, "fused": True}
+        self._optimizer = torch.optim.AdamW(self._adapter.values(), **settings)
         self.model.model.eval()
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
@@ -137,7 +139,7 @@ class TorchBackend:
         self._scale.restore(arrays["loss_scale"])
         for name, parameter in self._adapter.items():
             self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(arrays["step"])),
+                "step": torch.tensor(float(arrays["step"]), device=parameter.device),
                 **{key: self._tensor(arrays[f"{name}.{key}"]) for key in ("exp_avg", "exp_avg_sq")},
             }
 
