@@ -74,10 +74,10 @@ def _jobs(runner: Runner, families: Sequence[str], works: Sequence[str], sides: 
 
 
 def lean(runner: Runner, families: Sequence[str], works: Sequence[str], sides: Sequence[str]) -> None:
-    """The peers once more with gradient checkpointing, for the leanest they can be."""
+    """Every trainer once more with gradient checkpointing, for the leanest it can be."""
     for family in families:
         for work in (WORKS[name] for name in works if WORKS[name].epochs):
-            for side in (side for side in TRAINERS if side in sides and not SIDES[side].ours):
+            for side in (side for side in TRAINERS if side in sides):
                 runner.run("lean", runner.job(side, family, work, checkpoint=True))
 
 

@@ -142,13 +142,19 @@ def _ratio(
 
 
 def _memory(results: Results, side: str, family: str, work: str) -> list[str]:
-    """The leanest peer is the leanest of all its runs, with gradient checkpointing or without."""
-    ours = results.middle(side, family, work, above)
-    others = peers(side, TRAINERS)
-    theirs = [value for name in others if (value := results.middle(name, family, work, above)) is not None]
-    theirs += [value for name in others if (value := _lean(results, name, family, work)) is not None]
-    told = f"{100 * ours / min(theirs):.0f} %" if ours and theirs else _NONE
-    return [f"{SIDES[side].framework}, {work}, memory above the model, of the leanest peer's", "≤ 45 %", told]
+    """Everybody's leanest run, with gradient checkpointing or without."""
+
+    def leanest(name: str) -> float | None:
+        found = (results.middle(name, family, work, above), _lean(results, name, family, work))
+        return min((value for value in found if value is not None), default=None)
+
+    ours = leanest(side)
+    theirs = {name: value for name in peers(side, TRAINERS) if (value := leanest(name)) is not None}
+    told = _NONE
+    if ours and theirs:
+        other = min(theirs, key=lambda name: theirs[name])
+        told = f"{100 * ours / theirs[other]:.0f} % ({_mega(ours)} MB; {SIDES[other].title} {_mega(theirs[other])})"
+    return [f"{SIDES[side].framework}, {work}, leanest run's memory above the model, of the leanest peer's", "≤ 45 %", told]
 
 
 def _shares(results: Results, side: str, family: str, least: Mapping[str, float]) -> list[list[str]]:

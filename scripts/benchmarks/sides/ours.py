@@ -90,6 +90,7 @@ def _recipe(job: Job, *, split: str) -> tuple[Path, Any]:
     model = {"path": job.model, "precision": job.precision, **({"quantize": "4bit"} if job.quantize else {})}
     written = {"model": model, "data": {"task": "qa", "path": str(Path(job.rows) / "rows.jsonl"), "splits": splits}}
     written |= {"lora": {"rank": RANK, "alpha": ALPHA, "sites": ["attention", "mlp"]}, "train": train, "evaluate": asked}
+    written |= {"speed": {"gradient_checkpointing": job.checkpoint}}
     path = Path(job.out) / "bench.yaml"
     path.write_text(yaml.safe_dump(written), encoding="utf-8")
     return path, load_recipe(path, overrides=job.settings)
