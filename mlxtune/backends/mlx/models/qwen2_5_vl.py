@@ -39,14 +39,18 @@ class VisionAttention(nn.Module):
 
     def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], segments: Segments) -> mx.array:
         """x: [patches, hidden]; a patch sees its own segment. All segments are one batch, padded to the longest."""
-        patches, hidden = x.shape
-        q, k, v = self.qkv(x).reshape(patches, 3, self.heads, -1).transpose(1, 2, 0, 3)  # each [heads, patches, dim]
-        q, k = (rotate(t, *rotary).astype(x.dtype) for t in (q, k))
-        places = mx.array(segments.places)  # [G, M]
-        q, k, v = (t[:, places].transpose(1, 0, 2, 3) for t in (q, k, v))  # [G, heads, M, dim]
-        mask = None if segments.valid.all() else Visible.of(segments.valid[:, None])
+        qkv, (groups, longest) = self.qkv(x), segments.places.shape
+        mask = None
+        if not segments.valid.all():
+            places = mx.array(segments.places.reshape(-1))
+            qkv, rotary = qkv[places], (rotary[0][places], rotary[1][places])
+            mask = Visible.of(segments.valid[:, None])
+        q, k, v = qkv.reshape(groups, longest, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)  # each [G, heads, M, dim]
+        angles = [part.reshape(groups, 1, longest, -1) for part in rotary]
+        q, k = (rotate(t, *angles).astype(x.dtype) for t in (q, k))
         out = attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
-        return self.proj(out.transpose(0, 2, 1, 3).reshape(-1, hidden)[mx.array(segments.back)])
+        out = out.transpose(0, 2, 1, 3).reshape(groups * longest, -1)
+        return self.proj(out if mask is None else out[mx.array(segments.back)])
 
 
 class VisionBlock(nn.Module):
