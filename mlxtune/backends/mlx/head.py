@@ -22,7 +22,9 @@ def weighted_nll(head: Callable[[mx.array], mx.array], hidden: mx.array, labels:
     fixed, total, gradients = mx.stop_gradient(hidden), mx.array(0.0), []
     for start in range(0, len(labels), ROWS):
         part = slice(start, start + ROWS)
-        loss, gradient = chunk(fixed[part], labels[part], weights[part])
+        # Nothing is computed yet: without the dependence, all chunks' logits would be there before the first gradient is.
+        rows = mx.depends([fixed[part]], gradients[-1:])[0] if gradients else fixed[part]
+        loss, gradient = chunk(rows, labels[part], weights[part])
         total = total + loss
         gradients.append(gradient)
     return mx.stop_gradient(total) + _attached(hidden, mx.stop_gradient(mx.concatenate(gradients)))
