@@ -13,6 +13,7 @@ from mlxtune.types import Batch, Encoded, Pixels
 
 # Row lengths are rounded up to this, so that a compiled step sees few shapes.
 BUCKET = 16
+_WORTH_A_MASK = 0.95  # of the tokens
 
 
 class PictureSource(Protocol):
@@ -60,11 +61,13 @@ def micro_batches(
     assert total > 0, "a training row has at least its end token to learn"
     if share is not None:
         rows = shared_rows(rows, max_tokens=share)
-    cuts = [_cut([[row] for row in rows], size)]
+    batches = _cut([[row] for row in rows], size)
     if fill:
-        cuts.append(_cut(end_to_end(rows), size))
-    # The first of equals: rows that stand alone need no mask.
-    for lanes in min(cuts, key=lambda cut: sum(map(_tokens, cut))):
+        filled = _cut(end_to_end(rows), size)
+        # Rows that stand alone need no mask, so a few tokens less would not pay.
+        if _tokens(filled) < _WORTH_A_MASK * _tokens(batches):
+            batches = filled
+    for lanes in batches:
         yield _laid(lanes, pad_id=pad_id, pictures=pictures, weight_total=total)
 
 
@@ -77,9 +80,9 @@ def _cut(lanes: Lanes, size: int) -> list[Lanes]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _tokens(lanes: Lanes) -> int:
-    """Of a batch, padding counted."""
-    return len(lanes) * _width(lanes)
+def _tokens(batches: Sequence[Lanes]) -> int:
+    """Padding counted."""
+    return sum(len(lanes) * _width(lanes) for lanes in batches)
 
 
 def _width(lanes: Lanes) -> int:
