@@ -16,7 +16,7 @@ from mlxtune.recipe import load_recipe
 from tests.helpers.families.base import ROOT
 
 RECIPE = ROOT / "recipes" / "charts-tiny.yaml"
-SHORT = ["train.steps=6", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=3", "train.learning_rate=1e-4"]
+SHORT = ["train.steps=4", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=2", "train.learning_rate=1e-4"]
 SHORT += ["data.limit={train: 60, validation: 8, test: 12}", "evaluate.controls=0", "report.title=switches"]
 SWITCHES = {
     "features off": "speed.features=off",
