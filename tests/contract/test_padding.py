@@ -34,7 +34,7 @@ def test_a_step_is_the_same(backend: str, open_: Open) -> None:
         engine = open_(backend)
         engine.keep_features()
         attach(engine, random_b=True)
-        made = batches(engine, of_unlike_lengths(engine), fill=fill, size=2)
+        made = batches(engine, of_unlike_lengths(engine), fill=fill, size=8)
         before = sum(engine.backend.loss(batch) for batch in made)
         result = engine.backend.train_step(made, lr=1e-4, clip=1.0, seed=0)
         tokens = sum(batch.input_ids.size for batch in made)
@@ -44,7 +44,7 @@ def test_a_step_is_the_same(backend: str, open_: Open) -> None:
     assert packed[:2] == pytest.approx(apart[:2], abs=1e-5)
     assert packed[2] == pytest.approx(apart[2], rel=1e-4)
     assert largest_difference(packed[4], apart[4]) <= 1e-5
-    assert packed[3] <= apart[3]
+    assert packed[3] < apart[3] or open_(backend).processor.crossed
 
 
 def test_fewer_tokens_are_padding(engine: Engine) -> None:
