@@ -16,6 +16,9 @@ BUCKET = 16
 _WORTH_A_MASK = 0.95  # of the tokens
 
 
+Lanes = Sequence[Sequence[Encoded]]  # the rows of a batch: in each, one encoded row or several, one behind the other
+
+
 class PictureSource(Protocol):
     """Where a batch gets its pictures from: as pixels for the vision tower, or as features that it gave before.
 
@@ -69,9 +72,6 @@ def micro_batches(
             batches = filled
     for lanes in batches:
         yield _laid(lanes, pad_id=pad_id, pictures=pictures, weight_total=total)
-
-
-Lanes = Sequence[Sequence[Encoded]]  # rows that stand in one row of a batch, one behind the other
 
 
 def _cut(lanes: Lanes, size: int) -> list[Lanes]:
@@ -150,13 +150,14 @@ def _visible(places: Sequence[_Place], valid: np.ndarray) -> np.ndarray | None:
     width = valid.shape[1]
     # Padding sees itself: a row that sees nothing would be divided by zero.
     visible = np.repeat(np.eye(width, dtype=bool)[None], len(valid), axis=0)
-    for row, lane, start in places:
+    for place in places:
+        row, own = place.row, place.own
         length, branches = len(row.input_ids), row.branches
         seen = np.tril(np.ones((length, length), bool))
         seen[: row.prefix, : row.prefix] = True
         if branches is not None:
             seen &= (branches == 0) | (branches == branches[:, None])
-        visible[lane, start : start + length, start : start + length] = seen
+        visible[place.lane, own, own] = seen
     return visible
 
 

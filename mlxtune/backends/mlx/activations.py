@@ -23,12 +23,12 @@ def gelu(x: mx.array) -> mx.array:
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """Its approximation by tanh. Source: as above."""
-    return _gelusigmoid(x, 2 * math.sqrt(2 / math.pi), 0.044715) if by_parts(x) else nn.gelu_approx(x)
+    return _gelu_sigmoid(x, 2 * math.sqrt(2 / math.pi), 0.044715) if by_parts(x) else nn.gelu_approx(x)
 
 
 def gelu_quick(x: mx.array) -> mx.array:
     """x sigmoid(1.702 x). Source: as above."""
-    return _gelusigmoid(x, 1.702, 0.0) if by_parts(x) else nn.gelu_fast_approx(x)
+    return _gelu_sigmoid(x, 1.702, 0.0) if by_parts(x) else nn.gelu_fast_approx(x)
 
 
 @mx.custom_function
@@ -52,7 +52,7 @@ def _swiglu_backward(gate: mx.array, up: mx.array, d_out: mx.array) -> tuple[mx.
     return d_out * up * share * (1 + gate * (1 - share)), d_out * gate * share
 
 
-def _gelusigmoid(x: mx.array, slope: float, cubic: float) -> mx.array:
+def _gelu_sigmoid(x: mx.array, slope: float, cubic: float) -> mx.array:
     """x sigmoid(slope (x + cubic x^3))."""
 
     @mx.custom_function

@@ -23,7 +23,10 @@ def by_parts(x: mx.array) -> bool:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled, where there is the compiler that MLX calls for its CPU."""
+    """Compiled, where there is the compiler that MLX calls for its CPU.
+
+    While a gradient is taken, MLX runs such a function in its parts all the same: what it gets are tracers.
+    """
     return mx.compile(function) if shutil.which("g++") else function
 
 
