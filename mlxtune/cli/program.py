@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 import traceback
 from typing import Any
 
@@ -20,6 +17,7 @@ from mlxtune.cli.run_recipe import evaluate, finetune
 from mlxtune.cli.run_report import compare, report
 from mlxtune.cli.run_score import score
 from mlxtune.errors import MlxtuneError
+from mlxtune.process import set_up_libraries
 
 _USER_ERROR = 2
 _INTERRUPTED = 130
@@ -46,20 +44,6 @@ def _say_error(error: MlxtuneError) -> None:
 
     for line in str(error).splitlines():  # a recipe names all its problems at once
         click.echo(f"error: {clean(line)}", err=True)
-
-
-def set_up_libraries() -> None:
-    """What they read from the environment when they are loaded; a value that the user has set stays."""
-    # torch's threads spin while they wait for each other: beside one other busy process, steps took 40 times as long.
-    settings = {"OMP_WAIT_POLICY": "PASSIVE"}
-    # What they would print between our lines.
-    settings |= {"TRANSFORMERS_VERBOSITY": "error", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if not sys.stderr.isatty():  # on a terminal, a download of gigabytes needs its bar
-        settings |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    # Nearly all that a start makes stays: at Python's 700 the collector takes a fifth of it, going through the same again.
-    gc.set_threshold(100_000)
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

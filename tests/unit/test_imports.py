@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "mlxtune"
 
 # Each layer may import those above it in this table, and nothing of its own line.
 LAYERS = (
-    ("errors", "text", "blas"),
+    ("errors", "text", "blas", "process"),
     ("images", "entities"),
     ("types",),
     ("recipe",),
@@ -158,3 +158,24 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED", done.stdout
+
+
+@pytest.mark.parametrize(
+    ("backend", "own", "spared"),
+    [("mlx", True, {"torch", "scipy"}), ("torch", True, {"scipy"}), ("torch", False, set())],
+)
+def test_a_process_of_ours_loads_no_more_than_it_needs(backend: str, own: bool, spared: set[str]) -> None:
+    """Both backends are installed here; transformers, left alone, loads torch for a tokenizer and scipy for a model."""
+    code = f"""
+import sys
+from pathlib import Path
+from mlxtune import process
+{own} and process.own_process()
+from mlxtune.engine import open_engine
+from mlxtune.recipe import ModelSpec
+engine = open_engine(Path("models/tiny-charts"), ModelSpec(path="models/tiny-charts"), backend={backend!r})
+assert engine.processor.tokenizer.encode("What is shown?")
+print("SPARED", *sorted({{"torch", "scipy"}} - set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
+    assert done.stdout.splitlines()[-1].split()[1:] == sorted(spared), done.stdout + done.stderr
