@@ -5,25 +5,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-ROWS = 128  # of logits at once: 75 MiB in float32 over 150,000 tokens
+# Of logits at once: 150 MiB in float32 over 150,000 tokens. The head is read anew for every chunk; with half as many rows both
+# products took a quarter longer.
+ROWS = 256
 
 
-def weighted_nll(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def weighted_nll(head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """sum(weights * nll) in nats. hidden: [N, hidden]. labels, weights: [N].
 
     The head is frozen, so the gradient of `hidden` is all that is needed; it is taken chunk by chunk on the way, and no logits
     are kept or computed twice for the way back.
     """
-    if not (torch.is_grad_enabled() and hidden.requires_grad):
-        return sum((_chunk(head, *parts) for parts in _chunks(hidden, labels, weights)), start=weights.new_zeros(()))
+    wanted = torch.is_grad_enabled() and hidden.requires_grad
     total, gradients = weights.new_zeros(()), []
-    for rows, *told in _chunks(hidden.detach(), labels, weights):
-        with torch.enable_grad():
-            loss = _chunk(head, rows.requires_grad_(), *told)
-        gradients.append(torch.autograd.grad(loss, rows)[0])
-        total += loss.detach()
+    with torch.no_grad():
+        for chunk in zip(*(array.split(ROWS) for array in (hidden, labels, weights)), strict=True):
+            loss, gradient = _chunk(head, *chunk, wanted=wanted)
+            total += loss
+            gradients.append(gradient)
     # Worth nothing, with the gradient that was just computed.
-    return total + _Attached.apply(hidden, torch.cat(gradients))
+    return total + _Attached.apply(hidden, torch.cat(gradients)) if wanted else total
 
 
 class _Attached(torch.autograd.Function):
@@ -40,10 +41,16 @@ class _Attached(torch.autograd.Function):
         return (gradient.float() * outer).to(gradient.dtype), None
 
 
-def _chunks(*arrays: torch.Tensor):
-    return zip(*(array.split(ROWS) for array in arrays), strict=True)
-
-
-def _chunk(head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    nll = nn.functional.cross_entropy(head(hidden).float(), labels, reduction="none")
-    return (nll * weights).sum()
+def _chunk(
+    head: nn.Linear, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, *, wanted: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The chunk's loss, and its gradient with respect to `hidden`: weights * (softmax - one hot) @ W."""
+    logits = head(hidden).float()
+    # In the array of the logits: it is the largest of a step, and a fresh one costs about as much as filling it.
+    torch.log_softmax(logits, -1, out=logits)
+    places = labels[:, None]
+    loss = -(logits.gather(1, places)[:, 0] * weights).sum()
+    if not wanted:
+        return loss, None
+    outer = logits.exp_().scatter_add_(1, places, torch.full_like(places, -1, dtype=logits.dtype)).mul_(weights[:, None])
+    return loss, outer.to(hidden.dtype) @ head.weight
