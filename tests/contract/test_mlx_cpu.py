@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +14,7 @@ mx = pytest.importorskip("mlx.core")
 nn = pytest.importorskip("mlx.nn")
 attention = pytest.importorskip("mlxtune.backends.mlx.attention")
 activations = pytest.importorskip("mlxtune.backends.mlx.activations")
+vector = pytest.importorskip("mlxtune.backends.mlx.vector")
 
 Array = object
 _TOLERANCE = 3e-5
@@ -117,3 +121,45 @@ def test_half_precision_takes_the_frameworks_kernels() -> None:
     q = _random(1, 2, 9, 8).astype(mx.bfloat16)
     ours, theirs = attention.attention(q, q, q, scale=0.3), mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3)
     assert ours.dtype == mx.bfloat16 and mx.array_equal(ours, theirs)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="without g++, MLX fuses nothing on its CPU")
+def test_what_is_fused_stays_fused_while_a_gradient_is_taken() -> None:
+    calls = []
+
+    def squared(x: Array) -> Array:
+        calls.append(x.shape)
+        return x * x
+
+    fused = vector.fused(squared)
+
+    @mx.custom_function
+    def function(x: Array) -> Array:
+        return fused(x)
+
+    @function.vjp
+    def backward(x: Array, cotangent: Array, _: Array) -> Array:
+        return 2 * x * fused(cotangent)
+
+    x = _random(3, 5)
+    for _ in range(3):
+        value, gradient = mx.value_and_grad(lambda x: function(x).sum())(x)
+        np.testing.assert_allclose(np.array(gradient), 2 * np.array(x), rtol=1e-6)
+        assert value.item() == pytest.approx(float((np.array(x) ** 2).sum()), rel=1e-6)
+    assert calls == [(3, 5)], "run in its parts again and again"
+    with pytest.raises(ValueError, match="broadcast"):  # an error comes back to where it was called
+        vector.fused(lambda x, y: x + y)(_random(3), _random(4))
+
+
+def test_a_process_that_took_gradients_ends_well() -> None:
+    """MLX aborts a process in which a thread ends while it still keeps compiled functions."""
+    code = """
+import mlx.core as mx
+from mlxtune.backends.mlx.activations import gelu, swiglu
+from mlxtune.backends.mlx.attention import attention
+
+q = mx.random.normal((1, 2, 40, 16))
+mx.eval(mx.grad(lambda q: attention(gelu(q), swiglu(q, q), q, scale=0.1, mask="causal").sum())(q))
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True)

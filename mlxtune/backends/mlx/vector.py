@@ -6,9 +6,12 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
+
+from mlxtune.backends.mlx.untraced import untraced
 
 LOG2_E, LN_2 = math.log2(math.e), math.log(2)
 # Minimax polynomial of 2 ** x on [-0.5, 0.5], from the highest power; relative error 1e-7. Source: Cephes, exp2f.
@@ -23,11 +26,9 @@ def by_parts(x: mx.array) -> bool:
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled, where there is the compiler that MLX calls for its CPU.
-
-    While a gradient is taken, MLX runs such a function in its parts all the same: what it gets are tracers.
-    """
-    return mx.compile(function) if shutil.which("g++") else function
+    """Compiled, where there is the compiler that MLX calls for its CPU. No gradient goes through it: it is for the inside of an
+    `mx.custom_function`, forward and back, and fused there too."""
+    return partial(untraced, mx.compile(function)) if shutil.which("g++") else function
 
 
 def exp2(x: mx.array) -> mx.array:
