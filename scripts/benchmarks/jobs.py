@@ -81,9 +81,9 @@ class Record:
         self.steps_at.append(time.monotonic())
         self.losses.append(float(loss))
 
-    def done(self) -> None:
-        """The adapter, or the last answer, is there."""
-        self.done_at = time.monotonic()
+    def done(self, written: Path | None = None) -> None:
+        """The adapter, or the last answer, is there; written: since that file was, for a side that goes on with other work."""
+        self.done_at = time.monotonic() - (time.time() - written.stat().st_mtime if written else 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         values = {key: value for key, value in vars(self).items() if key != "meter"}

@@ -29,9 +29,9 @@ def answer_torch(job: Job, record: Record) -> None:
 
 
 def _train(job: Job, record: Record, backend: str) -> None:
-    from mlxtune.cli.program import set_up_libraries
+    from mlxtune.process import own_process
 
-    set_up_libraries()
+    own_process()
     from mlxtune.events import LookProgress, Planned, StepDone
     from mlxtune.finetune import finetune
 
@@ -50,14 +50,14 @@ def _train(job: Job, record: Record, backend: str) -> None:
             record.vision_s = begin[-1] - begin[0]
 
     path, recipe = _recipe(job, split="train")
-    finetune(recipe, name="bench", recipe_path=path, backend=backend, out=Path(job.out), observe=watch)
-    record.done()
+    finished = finetune(recipe, name="bench", recipe_path=path, backend=backend, out=Path(job.out), observe=watch)
+    record.done(finished.run / "adapter" / "adapter_model.safetensors")  # before the report, which the others do not write
 
 
 def _answer(job: Job, record: Record, backend: str) -> None:
-    from mlxtune.cli.program import set_up_libraries
+    from mlxtune.process import own_process
 
-    set_up_libraries()
+    own_process()
     from mlxtune.events import Planned
     from mlxtune.finetune import evaluate_only
 
@@ -69,8 +69,9 @@ def _answer(job: Job, record: Record, backend: str) -> None:
 
     path, recipe = _recipe(job, split="test")
     finished = evaluate_only(recipe, name="bench", recipe_path=path, backend=backend, out=Path(job.out), observe=watch)
-    record.done()
-    lines = (finished.run / "after" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = finished.run / "after" / "predictions.jsonl"
+    record.done(answers)
+    lines = answers.read_text(encoding="utf-8").splitlines()
     record.answers = {line["id"]: line["prediction"] for line in map(json.loads, lines)}
 
 
