@@ -15,6 +15,7 @@ nn = pytest.importorskip("mlx.nn")
 attention = pytest.importorskip("mlxtune.backends.mlx.attention")
 activations = pytest.importorskip("mlxtune.backends.mlx.activations")
 vector = pytest.importorskip("mlxtune.backends.mlx.vector")
+untraced = pytest.importorskip("mlxtune.backends.mlx.untraced")
 
 Array = object
 _TOLERANCE = 3e-5
@@ -143,11 +144,12 @@ def test_what_is_fused_stays_fused_while_a_gradient_is_taken() -> None:
 
     x = _random(3, 5)
     for _ in range(3):
-        value, gradient = mx.value_and_grad(lambda x: function(x).sum())(x)
+        with untraced.taking_gradient():
+            value, gradient = mx.value_and_grad(lambda x: function(x).sum())(x)
         np.testing.assert_allclose(np.array(gradient), 2 * np.array(x), rtol=1e-6)
         assert value.item() == pytest.approx(float((np.array(x) ** 2).sum()), rel=1e-6)
     assert calls == [(3, 5)], "run in its parts again and again"
-    with pytest.raises(ValueError, match="broadcast"):  # an error comes back to where it was called
+    with untraced.taking_gradient(), pytest.raises(ValueError, match="broadcast"):  # an error comes back to where it was called
         vector.fused(lambda x, y: x + y)(_random(3), _random(4))
 
 
@@ -157,9 +159,11 @@ def test_a_process_that_took_gradients_ends_well() -> None:
 import mlx.core as mx
 from mlxtune.backends.mlx.activations import gelu, swiglu
 from mlxtune.backends.mlx.attention import attention
+from mlxtune.backends.mlx.untraced import taking_gradient
 
 q = mx.random.normal((1, 2, 40, 16))
-mx.eval(mx.grad(lambda q: attention(gelu(q), swiglu(q, q), q, scale=0.1, mask="causal").sum())(q))
+with taking_gradient():
+    mx.eval(mx.grad(lambda q: attention(gelu(q), swiglu(q, q), q, scale=0.1, mask="causal").sum())(q))
 """
     for _ in range(3):
         subprocess.run([sys.executable, "-c", code], check=True)

@@ -92,7 +92,7 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None) -> Callable[...
         for block in blocks:
             found = scores(q, k, block)
             highest = found.max(-1, keepdims=True)
-            powers = exp2_of_difference(found, highest)
+            powers = _by_rows(exp2_of_difference, found, highest)
             total = powers.sum(-1, keepdims=True)
             outs.append((powers @ v[:, :, None, : block[2]]) / total)
             sums.append(highest + mx.log2(total))
@@ -107,9 +107,9 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None) -> Callable[...
         for block in blocks:
             start, end, reach = block
             part, keys = (slice(None), slice(None), slice(None), slice(start, end)), k[:, :, None, :reach]
-            shares = exp2_of_difference(scores(q, k, block), sums[part])
+            shares = _by_rows(exp2_of_difference, scores(q, k, block), sums[part])
             d_shares = d_out[part] @ v[:, :, None, :reach].swapaxes(-1, -2)
-            d_scores = _scaled_difference(shares, d_shares, carried[part])
+            d_scores = _by_rows(_scaled_difference, shares, d_shares, carried[part])
             d_q.append(d_scores @ keys)
             rest = [(0, 0), (0, 0), (0, k.shape[2] - reach), (0, 0)]
             d_k = d_k + mx.pad(_summed(d_scores, q[part]), rest)
@@ -117,6 +117,11 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None) -> Callable[...
         return mx.concatenate(d_q, axis=3) * LN_2, d_k * LN_2, d_v
 
     return attend
+
+
+def _by_rows(function: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
+    """Of arrays [..., T] or [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
+    return function(*(x.reshape(-1, x.shape[-1]) for x in arrays)).reshape(arrays[0].shape)
 
 
 def _summed(left: mx.array, right: mx.array) -> mx.array:

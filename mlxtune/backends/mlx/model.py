@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -48,8 +49,11 @@ class Model(nn.Module):
 
     def is_vision(self, name: str) -> bool:
         """Whether a weight lies before the text model."""
-        text = next(path for path, module in self.named_modules() if module is self.text)
-        return not name.startswith(f"{text}.") and "lm_head" not in name.split(".")
+        return not name.startswith(f"{self._text_path}.") and "lm_head" not in name.split(".")
+
+    @cached_property
+    def _text_path(self) -> str:
+        return next(path for path, module in self.named_modules() if module is self.text)
 
     @property
     def text(self) -> Any:

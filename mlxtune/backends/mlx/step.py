@@ -13,6 +13,7 @@ from mlxtune.backends.mlx.course import Gradients, layerwise_gradients
 from mlxtune.backends.mlx.head import weighted_nll
 from mlxtune.backends.mlx.lora import Weights
 from mlxtune.backends.mlx.models import Inputs, Model
+from mlxtune.backends.mlx.untraced import taking_gradient
 from mlxtune.rounding import rounded
 from mlxtune.types import Batch
 
@@ -45,17 +46,18 @@ class Step:
         """The loss times `scale`, and its gradient for each of the adapter's arrays."""
         own, factor = self.weights.arrays, mx.array(scale)
         try:
-            if self.checkpointing:
-                return self._layer_by_layer(batch, factor)
             # Layouts of vision towers are made in numpy, from sizes that differ from batch to batch.
-            if self.compiled and not batch.pixels:
+            if self.compiled and not self.checkpointing and not batch.pixels:
                 return self._compiled(own, self.weights.keys, factor, arrays_of(rounded(batch)))
+            with taking_gradient():
+                if self.checkpointing:
+                    return self._layer_by_layer(batch, factor)
 
-            def loss(arrays: Gradients) -> mx.array:
-                self.weights.arrays = arrays
-                return self.loss(batch, scale=factor)
+                def loss(arrays: Gradients) -> mx.array:
+                    self.weights.arrays = arrays
+                    return self.loss(batch, scale=factor)
 
-            return mx.value_and_grad(loss)(own)
+                return mx.value_and_grad(loss)(own)
         finally:
             self.weights.arrays = own
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from queue import SimpleQueue
-from threading import Thread, current_thread
+from threading import Thread
 from typing import Any
 
 import mlx.core as mx
 
+_taking = ContextVar("taking a gradient", default=False)
+
+
+@contextmanager
+def taking_gradient() -> Iterator[None]:
+    """Inside, `untraced` goes to the second thread: MLX does not tell whether a gradient is being taken."""
+    token = _taking.set(True)
+    try:
+        yield
+    finally:
+        _taking.reset(token)
+
 
 def untraced(function: Callable[..., Any], *arrays: Any) -> Any:
-    """function(*arrays), on this thread's stream, while MLX sees no gradient being taken; none goes through `function`.
+    """function(*arrays), on this thread's stream, where MLX sees no gradient being taken; none goes through `function`.
 
     MLX notes for each thread that a gradient is being taken, and then runs compiled functions in their parts.
     """
-    queue = _queue()
-    if current_thread().name == _NAME:
+    if not _taking.get():
         return function(*arrays)
     done: Future[Any] = Future()
-    queue.put((done, mx.default_stream(mx.default_device()), function, arrays))
+    _queue().put((done, mx.default_stream(mx.default_device()), function, arrays))
     return done.result()
-
-
-_NAME = "mlx-untraced"
 
 
 @cache
@@ -33,7 +43,7 @@ def _queue() -> SimpleQueue[tuple[Future[Any], mx.Stream, Callable[..., Any], tu
     queue: SimpleQueue = SimpleQueue()
     # Not a thread of a pool: Python waits for those at its end, and a thread that ends with compiled functions in MLX's cache
     # aborts the process.
-    Thread(target=_serve, args=(queue,), name=_NAME, daemon=True).start()
+    Thread(target=_serve, args=(queue,), name="mlx-untraced", daemon=True).start()
     return queue
 
 
