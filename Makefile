@@ -30,7 +30,7 @@ finetune: $(VENV)/with-$(WANTED)
 	@$(BIN)/mlxtune finetune $(RECIPE) $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 
 test: $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test
-	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check: $(VENV)/with-check
 	@$(BIN)/python -m ruff check .

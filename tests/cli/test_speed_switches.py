@@ -50,6 +50,12 @@ def told(backend: str, *settings: str) -> Told:
     return Told([step["loss"] for step in steps], looks, answers, [step["tokens"] for step in steps])
 
 
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as such a run, and changes nothing of it."""
+    monkeypatch.setattr("mlxtune.finetune.write_report", lambda *_, **__: None)
+
+
 @pytest.mark.parametrize("setting", SWITCHES.values(), ids=SWITCHES)
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_a_switch_changes_no_number(backend: str, setting: str) -> None:

@@ -41,6 +41,7 @@ def test_mlx_trains_beside_quantised_weights(open_: Open, quantize: str) -> None
     if not installed("mlx"):
         pytest.skip("backend 'mlx' is not installed")
     plain, small = open_("mlx"), open_("mlx", quantize=quantize)
+    small.keep_features()
     assert small.backend.linears() == plain.backend.linears()
     rows = encode(plain, examples(8))
     assert mean_loss(small, rows) == pytest.approx(mean_loss(plain, rows), abs=0.5 if quantize == "4bit" else 0.05)
@@ -62,6 +63,7 @@ def test_torch_without_a_card_refuses_quantised_weights(open_: Open) -> None:
 def test_dropout_follows_the_seed_and_spares_evaluation(backend: str, open_: Open) -> None:
     def steps(seed: int, share: float) -> tuple[list[float], float]:
         engine = open_(backend)
+        engine.keep_features()
         rows = encode(engine, examples(8))
         attach(engine, LoraSpec(rank=4, alpha=8, dropout=share), random_b=True)
         before = mean_loss(engine, rows)
