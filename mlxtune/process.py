@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import sys
+from typing import Any
 
 _own = False
 
@@ -34,23 +35,28 @@ def set_up_libraries() -> None:
 
 
 def spare_imports(backend: str) -> None:
-    """transformers loads what it finds installed, for seconds: here it finds no torch where MLX computes, and otherwise
-    neither scipy (for the losses of object detection) nor torch's distributed tensors.
+    """transformers loads what it finds installed, for seconds: here it finds no torch where MLX computes, and otherwise neither
+    scipy (for the losses of object detection) nor torch's parts for several cards.
 
     Does nothing where the process is not ours, or where transformers has looked already.
     """
     if not _own or "transformers" in sys.modules:
         return
-    hide = backend == "mlx" and "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a module that cannot be imported
-    from transformers import utils
+    if backend == "mlx" and "torch" not in sys.modules:
+        sys.modules["torch"] = _MISSING
+        from transformers import utils
 
-    if hide:
         del sys.modules["torch"]
+    else:
+        # torch's compiler, which transformers loads for its decorators, asks for this and does without.
+        sys.modules.setdefault("torch.distributed.fsdp", _MISSING)
+        from transformers import utils
     for question in ("is_scipy_available", "is_torch_distributed_available"):
         for module in (utils, utils.import_utils):
             setattr(module, question, _no)
+
+
+_MISSING: Any = None  # how Python marks a module that cannot be imported
 
 
 def _no() -> bool:
