@@ -90,7 +90,7 @@ def _picture(size: tuple[int, int], rng: random.Random) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     count = rng.randint(4, 12)
     for bar in range(count):
-        left, height = width * (bar + 0.2) / count, rng.random() * side * 0.9
+        left, height = width * (bar + 0.2) / count, max(1, rng.random() * side * 0.9)
         color = tuple(rng.randrange(256) for _ in range(3))
         pen.rectangle([left, side - height, left + 0.6 * width / count, side - 1], fill=color)
         pen.ellipse([left, side - height - 8, left + 8, side - height], fill="black")
