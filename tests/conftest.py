@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 # As the command line does: waiting threads of torch leave the cores to others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,3 +15,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What runs keep for later runs stays out of the user's cache.
 os.environ["MLXTUNE_CACHE"] = tempfile.mkdtemp(prefix="mlxtune-cache-")
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs that are compared: a report takes longer than a small run, and only reads its folder."""
+    monkeypatch.setattr("mlxtune.finetune.write_report", lambda *_, **__: None)

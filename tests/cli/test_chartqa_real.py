@@ -44,7 +44,7 @@ def families_of_assets() -> list[tuple[str, str]]:
 
 PAIRS = families_of_assets()
 # Folders of one family differ in what is the same for both backends: tokenizer, template, picture settings.
-FIRST = {family: pair for pair in reversed(PAIRS) for family in pair[1:]}
+FIRST = {family: (name, family) for name, family in reversed(PAIRS)}
 CASES = [(pair, backend) for pair in PAIRS for backend in ("mlx", "torch") if backend == "torch" or FIRST[pair[1]] == pair]
 
 

@@ -15,6 +15,8 @@ from mlxtune.finetune import finetune
 from mlxtune.recipe import load_recipe
 from tests.helpers.families.base import ROOT
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 RECIPE = ROOT / "recipes" / "charts-tiny.yaml"
 SHORT = ["train.steps=4", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=2", "train.learning_rate=1e-4"]
 SHORT += ["data.limit={train: 60, validation: 8, test: 12}", "evaluate.controls=0", "report.title=switches"]
@@ -48,12 +50,6 @@ def told(backend: str, *settings: str) -> Told:
     answers = [line["prediction"] for phase in ("before", "after") for line in lines(f"{phase}/predictions.jsonl")]
     looks = [look["loss"] for look in lines("validation.jsonl")]
     return Told([step["loss"] for step in steps], looks, answers, [step["tokens"] for step in steps])
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes as long as such a run, and changes nothing of it."""
-    monkeypatch.setattr("mlxtune.finetune.write_report", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("setting", SWITCHES.values(), ids=SWITCHES)

@@ -19,6 +19,8 @@ from mlxtune.events import EvaluationProgress, Event, Saved, StepDone, Validated
 from mlxtune.finetune import finetune
 from mlxtune.recipe import Recipe, dump_recipe, load_recipe
 
+pytestmark = pytest.mark.usefixtures("without_report")
+
 ROOT = Path(__file__).parents[2]
 STEPS = 8
 SMALL = {
@@ -75,12 +77,6 @@ def result(run: Path) -> dict[str, Any]:
     for asked in benchmark["sets"].values():
         del asked["speed"]
     return {"steps": steps(run), "benchmark": benchmark, **{name: (run / name).read_bytes() for name in files}}
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than such a run, and only reads the folder that is compared here."""
-    monkeypatch.setattr("mlxtune.finetune.write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(params=["mlx", "torch"])
