@@ -18,7 +18,7 @@ from mlxtune.families import Family, Processor, load_processor
 from mlxtune.feature_files import FeatureFiles, default_folder
 from mlxtune.features import FeatureStore, FreshPixels, InMemory, Kept
 from mlxtune.images import ImageRef
-from mlxtune.process import spare_imports
+from mlxtune.process import spared_imports
 from mlxtune.recipe import ModelSpec
 from mlxtune.types import Encoded, Example
 from mlxtune.vision_weights import features_name
@@ -61,9 +61,9 @@ class Engine:
 
 
 def open_engine(folder: Path, spec: ModelSpec, *, backend: str) -> Engine:
-    spare_imports(backend)
-    processor = load_processor(folder, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
-    loaded = load_backend(backend, folder, Loading(precision=spec.precision, quantize=spec.quantize))
+    with spared_imports(backend):
+        processor = load_processor(folder, min_pixels=spec.min_pixels, max_pixels=spec.max_pixels)
+        loaded = load_backend(backend, folder, Loading(precision=spec.precision, quantize=spec.quantize))
     return Engine(family=processor.family, processor=processor, backend=loaded, folder=folder)
 
 

@@ -6,6 +6,9 @@ import atexit
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 _own = False
@@ -34,13 +37,15 @@ def set_up_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def spare_imports(backend: str) -> None:
+@contextmanager
+def spared_imports(backend: str) -> Iterator[None]:
     """transformers loads what it finds installed, for seconds: here it finds no torch where MLX computes, and otherwise neither
-    scipy (for the losses of object detection) nor torch's parts for several cards.
+    scipy (for the losses of object detection), nor torch's parts for several cards, nor its compiler.
 
     Does nothing where the process is not ours, or where transformers has looked already.
     """
     if not _own or "transformers" in sys.modules:
+        yield
         return
     if backend == "mlx" and "torch" not in sys.modules:
         sys.modules["torch"] = _MISSING
@@ -48,12 +53,37 @@ def spare_imports(backend: str) -> None:
 
         del sys.modules["torch"]
     else:
-        # torch's compiler, which transformers loads for its decorators, asks for this and does without.
-        sys.modules.setdefault("torch.distributed.fsdp", _MISSING)
         from transformers import utils
     for question in ("is_scipy_available", "is_torch_distributed_available"):
         for module in (utils, utils.import_utils):
             setattr(module, question, _no)
+    with _without_compiler() if backend == "torch" else nullcontext():
+        yield
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Inside, `torch._dynamo` is nothing but decorators that do nothing, and its submodules.
+
+    They tell the compiler what to leave alone. What is loaded here never meets it: only a model's layers are compiled, later.
+    """
+    spec = find_spec("torch._dynamo")  # loads torch
+    torch = sys.modules["torch"]
+    if "torch._dynamo" in sys.modules or spec is None or torch.cuda.is_available():  # bitsandbytes compiles when it is loaded
+        yield
+        return
+    stand_in = module_from_spec(spec)
+    for name in ("disable", "allow_in_graph", "assume_constant_result"):
+        setattr(stand_in, name, _undecorated)
+    sys.modules["torch._dynamo"] = torch._dynamo = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules["torch._dynamo"], torch._dynamo
+
+
+def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
+    return _undecorated if function is None else function
 
 
 _MISSING: Any = None  # how Python marks a module that cannot be imported

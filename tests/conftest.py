@@ -14,7 +14,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Tests need no hub, and must not wait for one.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What runs keep for later runs stays out of the user's cache.
-os.environ["MLXTUNE_CACHE"] = tempfile.mkdtemp(prefix="mlxtune-cache-")
+_cache = tempfile.TemporaryDirectory(prefix="mlxtune-cache-")
+os.environ["MLXTUNE_CACHE"] = _cache.name
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
@@ -37,18 +39,18 @@ class Told(NamedTuple):
     cut: list[int]  # tokens of each step
 
 
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 @cache
 def told(backend: str, *settings: str) -> Told:
     recipe = load_recipe(RECIPE, overrides=[*SHORT, f"model.path={ROOT / 'models/tiny-charts'}", *settings])
-    out = Path(mkdtemp(prefix="mlxtune-switch-"))
-    run = finetune(recipe, name="switch", recipe_path=RECIPE, backend=backend, out=out).run
-
-    def lines(name: str) -> list[dict]:
-        return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
-
-    steps = lines("train.jsonl")
-    answers = [line["prediction"] for phase in ("before", "after") for line in lines(f"{phase}/predictions.jsonl")]
-    looks = [look["loss"] for look in lines("validation.jsonl")]
+    with TemporaryDirectory(prefix="mlxtune-switch-") as out:
+        run = finetune(recipe, name="switch", recipe_path=RECIPE, backend=backend, out=Path(out)).run
+        steps = lines(run / "train.jsonl")
+        answers = [line["prediction"] for phase in ("before", "after") for line in lines(run / phase / "predictions.jsonl")]
+        looks = [look["loss"] for look in lines(run / "validation.jsonl")]
     return Told([step["loss"] for step in steps], looks, answers, [step["tokens"] for step in steps])
 
 
@@ -58,9 +60,24 @@ def test_a_switch_changes_no_number(backend: str, setting: str) -> None:
     if not installed(backend):
         pytest.skip(f"backend '{backend}' is not installed")
     if backend == "torch" and setting == SWITCHES["compiled"]:
-        pytest.skip("torch's compiler takes two minutes here; test_savings compares its steps, MLX's run here tests the switch")
+        pytest.skip("torch's compiler takes two minutes here; the test below has it compile one step")
     plain, switched = told(backend), told(backend, setting)
     assert switched.losses == pytest.approx(plain.losses, abs=1e-5)
     assert switched.validation == pytest.approx(plain.validation, abs=1e-5)
     assert switched.answers == plain.answers and len(set(plain.answers)) > 5
     assert switched.cut == plain.cut, "the rows of a step do not depend on what is saved"
+
+
+def test_torch_compiles_in_a_process_that_loaded_no_compiler(tmp_path: Path) -> None:
+    """As the command's own process does, to start sooner."""
+    pytest.importorskip("torch")
+    settings = ["train.steps=1", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=null", "evaluate.limit=0"]
+    settings += ["data.limit={train: 8, validation: 2, test: 1}", "speed.compile=on"]
+    command = [sys.executable, "-m", "mlxtune", "finetune", str(RECIPE), "--backend", "torch", "--out", str(tmp_path)]
+    subprocess.run([*command, *(part for setting in settings for part in ("--set", setting))], cwd=ROOT, check=True)
+    plain = load_recipe(RECIPE, overrides=[*settings[:-1], f"model.path={ROOT / 'models/tiny-charts'}"])
+    run = finetune(plain, name="plain", recipe_path=RECIPE, backend="torch", out=tmp_path).run
+    compiled = next(tmp_path.glob("charts-tiny-*"))
+    (found,), (wanted,) = (lines(folder / "train.jsonl") for folder in (compiled, run))
+    assert found["loss"] == pytest.approx(wanted["loss"], abs=1e-5)
+    assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-4)

@@ -137,7 +137,7 @@ def test_axes_take_turns_as_in_transformers(frequencies: int, section: list[int]
         pytest.skip("backend 'mlx' is not installed")
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
 
-    from mlxtune.backends.mlx.decoder import frequency_axes
+    from mlxtune.backends.mlx.rotary import frequency_axes
 
     class Shell:
         mrope_section = section

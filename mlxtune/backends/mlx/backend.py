@@ -9,18 +9,18 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlxtune import blas
 from mlxtune.adapters import Adapter
-from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
+from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.attention import Visible
 from mlxtune.backends.mlx.device import describe, memory, pick_dtype
 from mlxtune.backends.mlx.loading import forget_vision, load_model
 from mlxtune.backends.mlx.models import Inputs, Model
+from mlxtune.backends.mlx.optimizer import AdamW, norm
 from mlxtune.backends.mlx.step import Step
 from mlxtune.batching import own_mask
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
@@ -38,7 +38,7 @@ class MlxBackend:
     folder: Path
     dtype: mx.Dtype
     name: str = "mlx"
-    _optimizer: optim.AdamW | None = None
+    _optimizer: AdamW | None = None
     _scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
@@ -63,9 +63,7 @@ class MlxBackend:
         assert not self._weights.arrays, "a model takes one adapter"
         self._weights = lora.attach(self.model, adapter)
         self._step = Step(self.model, self.dtype, self._weights, checkpointing=checkpointing, compiled=compiled)
-        # MLX's AdamW skips bias correction unless told; torch never does.
-        self._optimizer = optim.AdamW(0.0, betas=list(BETAS), eps=EPSILON, weight_decay=weight_decay, bias_correction=True)
-        self._optimizer.init(self._weights.arrays)
+        self._optimizer = AdamW(self._weights.arrays, weight_decay=weight_decay)
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
@@ -77,15 +75,13 @@ class MlxBackend:
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
         while True:
-            loss, gradients, norm = self._gradients(micro, seed=seed)
-            if self._scale.accepts(norm):
+            loss, gradient, length = self._gradient(self._optimizer, micro, seed=seed)
+            if self._scale.accepts(length):
                 break
-        if clip is not None and norm > clip:
-            gradients = {name: gradient * (clip / norm) for name, gradient in gradients.items()}
-        self._optimizer.learning_rate = lr
-        self._weights.arrays = self._optimizer.apply_gradients(gradients, self._weights.arrays)
-        mx.eval(self._weights.arrays, self._optimizer.state)
-        return StepResult(loss, norm)
+        if clip is not None and length > clip:
+            gradient = gradient * (clip / length)
+        self._weights.arrays = self._optimizer.updated(self._weights.arrays, gradient, lr=lr)
+        return StepResult(loss, length)
 
     def loss(self, batch: Batch) -> float:
         return self._step.loss(batch).item()
@@ -122,42 +118,33 @@ class MlxBackend:
 
     def optimizer(self) -> Arrays:
         assert self._optimizer is not None, "attach an adapter first"
-        state = self._optimizer.state
-        arrays: Arrays = {"step": np.array(state["step"].item(), np.int64), "loss_scale": self._scale.to_array()}
-        for name in self._weights.arrays:
-            arrays[f"{name}.exp_avg"], arrays[f"{name}.exp_avg_sq"] = np.array(state[name]["m"]), np.array(state[name]["v"])
-        return arrays
+        return {**self._optimizer.arrays(), "loss_scale": self._scale.to_array()}
 
     def set_optimizer(self, arrays: Arrays) -> None:
         assert self._optimizer is not None, "attach an adapter first"
         self._scale.restore(arrays["loss_scale"])
-        self._optimizer.state["step"] = mx.array(int(arrays["step"]), mx.uint64)
-        for name in self._weights.arrays:
-            moments = {"m": mx.array(arrays[f"{name}.exp_avg"]), "v": mx.array(arrays[f"{name}.exp_avg_sq"])}
-            self._optimizer.state[name] = moments
+        self._optimizer.restore(arrays)
 
     def memory(self) -> Memory:
         return memory()
 
     # -- forward --------------------------------------------------------------------------------------------------
 
-    def _gradients(self, micro: Sequence[Batch], *, seed: int) -> tuple[float, dict[str, mx.array], float]:
-        """The step's loss, its gradients added up, and their global norm."""
-        total = mx.array(0.0)
-        gradients: dict[str, mx.array] = {}
+    def _gradient(self, optimizer: AdamW, micro: Sequence[Batch], *, seed: int) -> tuple[float, mx.array, float]:
+        """The step's loss, its gradient as the optimizer joins it, and that one's norm."""
+        total, gradient = mx.array(0.0), mx.array(0.0)
         self._weights.training = True
         try:
             for number, batch in enumerate(micro):
                 self._weights.draw_keys(seed * 1_009 + number)
-                loss, grads = self._step.gradients(batch, scale=self._scale.value)
-                gradients = {name: gradients[name] + g for name, g in grads.items()} if gradients else grads
-                total = total + loss
-                mx.eval(total, gradients)
+                loss, gradients = self._step.gradients(batch, scale=self._scale.value)
+                total, gradient = total + loss, gradient + optimizer.joined(gradients)
+                mx.eval(total, gradient)
         finally:
             self._weights.training = False
-        gradients = {name: gradient / self._scale.value for name, gradient in gradients.items()}
-        norm = mx.sqrt(sum(mx.square(gradient).sum() for gradient in gradients.values()))
-        return total.item() / self._scale.value, gradients, norm.item()
+        gradient = gradient / self._scale.value
+        length = norm(gradient)
+        return total.item() / self._scale.value, gradient, length.item()
 
     def _likeliest(self, hidden: mx.array, top: int) -> Likeliest:
         logits = self.model.head(hidden[:, -1]).astype(mx.float32)

@@ -11,12 +11,12 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from mlxtune.backends.mlx.activations import swiglu
 from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg
+from mlxtune.backends.mlx.rotary import Rotary, frequency_axes, inverse_frequencies, rotary, rotate
 
 
 class Attention(nn.Module):
@@ -33,11 +33,11 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
             self.k_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
 
-    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], mask: Mask, cache: KVCache | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None) -> mx.array:
         q, k = self._split(self.q_proj(x), self.heads), self._split(self.k_proj(x), self.kv_heads)
         if "q_norm" in self:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k = rotate(q, *turns), rotate(k, *turns)
         v = self._split(self.v_proj(x), self.kv_heads)
         if cache is not None:
             k, v = cache.append(k, v)
@@ -67,8 +67,8 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
         self.post_attention_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
 
-    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], mask: Mask, cache: KVCache | None) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), turns, mask, cache)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -90,41 +90,14 @@ class Decoder(nn.Module):
 
     def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None) -> list[Leg]:
         """Of the layers. positions: [A, B, S]."""
-        rotary = self._rotary(positions, self.norm.weight.dtype)
+        turns = self._rotary(positions, self.norm.weight.dtype)
         return [
-            Leg(layer, lambda x, features, layer=layer, cache=cache: layer(x, rotary, mask, cache))
+            Leg(layer, lambda x, features, layer=layer, cache=cache: layer(x, turns, mask, cache))
             for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True)
         ]
 
-    def _rotary(self, positions: mx.array, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
-        """cos and sin, each [B, 1, S, head_dim]."""
+    def _rotary(self, positions: mx.array, dtype: mx.Dtype) -> Rotary:
+        """[B, 1, S, head_dim] each."""
         axes, frequencies = mx.array(self._axes), mx.array(self._frequencies)
         angles = positions.astype(mx.float32)[axes].transpose(1, 2, 0) * frequencies  # [B, S, head_dim / 2]
-        angles = mx.concatenate([angles, angles], axis=-1)[:, None]
-        return mx.cos(angles).astype(dtype), mx.sin(angles).astype(dtype)
-
-
-def inverse_frequencies(dim: int, *, theta: float) -> np.ndarray:
-    """[dim / 2] float32. Source: rotary position embedding, Su et al. 2021 (arXiv 2104.09864)."""
-    return (1.0 / (theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim))).astype(np.float32)
-
-
-def frequency_axes(frequencies: int, section: list[int] | None, *, interleaved: bool = False) -> np.ndarray:
-    """Which position axis turns each frequency: [head_dim / 2] int32. M-RoPE shares them out, time first.
-
-    interleaved: the axes take turns, and time takes what the others leave. Source: `recomposition_frequencies` of
-    transformers' Qwen3-VL.
-    """
-    if not section:
-        return np.zeros(frequencies, np.int32)
-    if interleaved:
-        places = np.arange(frequencies, dtype=np.int32)
-        axes = places % len(section)
-        return np.where(places < np.array(section)[axes] * len(section), axes, 0).astype(np.int32)
-    return np.repeat(np.arange(len(section), dtype=np.int32), section)
-
-
-def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    """x turned by the angles of its position; the two halves of the last axis are the pairs' members."""
-    half = x.shape[-1] // 2
-    return x * cos + mx.concatenate([-x[..., half:], x[..., :half]], axis=-1) * sin
+        return rotary(angles[:, None], dtype)

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from mlxtune.adapters import Adapter
-from mlxtune.backends.base import BETAS, EPSILON, Likeliest, Loading, LossScale
+from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.torch import lora
 from mlxtune.backends.torch.device import describe, memory, pick_device
 from mlxtune.backends.torch.head import weighted_nll
 from mlxtune.backends.torch.loading import load_model
 from mlxtune.backends.torch.models import Inputs, TorchModel
+from mlxtune.backends.torch.optimizer import AdamW
 from mlxtune.batching import own_mask
 from mlxtune.rounding import rounded
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
@@ -36,7 +37,7 @@ class TorchBackend:
     # Nobody has measured compiled steps on a graphics card yet; on a CPU they start late and gain little.
     gains_by_compiling: bool = False
     _adapter: dict[str, nn.Parameter] = field(default_factory=dict)
-    _optimizer: torch.optim.AdamW | None = None
+    _optimizer: AdamW | None = None
     _scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
@@ -55,8 +56,7 @@ class TorchBackend:
         assert not self._adapter, "a model takes one adapter"
         self.model.checkpointing, self.model.compiled = checkpointing, compiled
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
-        settings = {"lr": 0.0, "betas": BETAS, "eps": EPSILON, "weight_decay": weight_decay, "fused": True}
-        self._optimizer = torch.optim.AdamW(self._adapter.values(), **settings)
+        self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
         self.model.model.eval()
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
@@ -70,8 +70,6 @@ class TorchBackend:
 
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
         while True:
             loss, norm = self._gradients(micro, seed=seed)
             if self._scale.accepts(norm):
@@ -79,8 +77,8 @@ class TorchBackend:
         if clip is not None and norm > clip:
             for parameter in self._adapter.values():
                 parameter.grad.mul_(clip / norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._optimizer.step(lr=lr)
+        self._forget_gradients()
         return StepResult(loss, norm)
 
     @torch.no_grad()
@@ -125,23 +123,12 @@ class TorchBackend:
 
     def optimizer(self) -> Arrays:
         assert self._optimizer is not None, "attach an adapter first"
-        arrays: Arrays = {"step": np.array(0, np.int64), "loss_scale": self._scale.to_array()}
-        for name, parameter in self._adapter.items():
-            state = self._optimizer.state.get(parameter) or {}
-            for key in ("exp_avg", "exp_avg_sq"):
-                value = state.get(key, torch.zeros_like(parameter))
-                arrays[f"{name}.{key}"] = value.detach().cpu().numpy().copy()
-            arrays["step"] = np.array(int(state.get("step", 0)), np.int64)
-        return arrays
+        return {**self._optimizer.arrays(), "loss_scale": self._scale.to_array()}
 
     def set_optimizer(self, arrays: Arrays) -> None:
         assert self._optimizer is not None, "attach an adapter first"
         self._scale.restore(arrays["loss_scale"])
-        for name, parameter in self._adapter.items():
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(arrays["step"]), device=parameter.device),
-                **{key: self._tensor(arrays[f"{name}.{key}"]) for key in ("exp_avg", "exp_avg_sq")},
-            }
+        self._optimizer.restore(arrays)
 
     def memory(self) -> Memory:
         return memory(self.model.device)
@@ -151,7 +138,7 @@ class TorchBackend:
     def _gradients(self, micro: Sequence[Batch], *, seed: int) -> tuple[float, float]:
         """Adds up the step's gradients; gives the loss and the gradients' global norm."""
         torch.manual_seed(seed)
-        self._optimizer.zero_grad()
+        self._forget_gradients()
         total = torch.zeros((), device=self.model.device)
         self._dropout(True)
         for batch in map(rounded, micro) if self.model.compiled else micro:
@@ -165,6 +152,10 @@ class TorchBackend:
             parameter.grad.div_(self._scale.value)
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self._adapter.values()]))
         return float(total), float(norm)
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._adapter.values():
+            parameter.grad = None
 
     def _dropout(self, on: bool) -> None:
         for module in self.model.model.modules():

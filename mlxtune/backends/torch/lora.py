@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -20,11 +22,42 @@ class LoraLinear(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = nn.functional.linear(self.dropout(x), self.lora_A.to(x.dtype))
-        # One product that adds to what the base gave, instead of three passes over [..., out].
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        if type(self.base) is nn.Linear and not (self.training and self.dropout.p):
+            return _Adapted.apply(x, self.base.weight, self.base.bias, a, b, self.scale)
+        # A quantised base, or the two read different numbers.
+        low = nn.functional.linear(self.dropout(x), a)
         out = self.base(x)
-        added = torch.addmm(out.flatten(0, -2), low.flatten(0, -2), self.lora_B.to(x.dtype).T, alpha=self.scale)
-        return added.view_as(out)
+        return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), b.T, alpha=self.scale).view_as(out)
+
+
+class _Adapted(torch.autograd.Function):
+    """x W^T + bias + scale * x A^T B^T for a frozen W. Autograd's own way copies the larger products once more to add to them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        rows = x.flatten(0, -2)
+        low = rows @ a.T
+        out = nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scale)
+        ctx.save_for_backward(x, weight, a, b, low)
+        ctx.scale = scale
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, a, b, low = ctx.saved_tensors
+        d_rows = d_out.flatten(0, -2)
+        d_low = (d_rows @ b).mul_(ctx.scale)
+        d_x = (d_rows @ weight).addmm_(d_low, a).view_as(x) if ctx.needs_input_grad[0] else None
+        return d_x, None, None, d_low.T @ x.flatten(0, -2), (d_rows.T @ low).mul_(ctx.scale), None
 
 
 def attach(model: nn.Module, adapter: Adapter, *, device: torch.device) -> dict[str, nn.Parameter]:

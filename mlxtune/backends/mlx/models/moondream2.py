@@ -15,14 +15,13 @@ from mlxtune.backends.mlx.activations import gelu_tanh
 from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg
-from mlxtune.backends.mlx.decoder import inverse_frequencies, rotate
 from mlxtune.backends.mlx.model import Model
+from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate
 from mlxtune.families import ModelConfig
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
 from mlxtune.types import Pixels
 
 _THETA = 10_000.0
-Rotary = tuple[mx.array, mx.array]  # cos and sin, each [B, 1, S, rotary_dim]
 
 
 class Attention(nn.Module):
@@ -34,21 +33,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden, (heads + 2 * kv_heads) * self.head_dim)
         self.proj = nn.Linear(hidden, hidden)
 
-    def __call__(self, x: mx.array, *, rotary: Rotary | None = None, mask: Mask = None, cache: KVCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array, *, turns: Rotary | None = None, mask: Mask = None, cache: KVCache | None = None) -> mx.array:
         heads = self.qkv(x).reshape(*x.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
         q, k, v = mx.split(heads, [self.heads, self.heads + self.kv_heads], axis=1)
-        if rotary is not None:
-            q, k = _turned(q, rotary), _turned(k, rotary)
+        if turns is not None:
+            q, k = _turned(q, turns), _turned(k, turns)
         if cache is not None:
             k, v = cache.append(k, v)
         out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
         return self.proj(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 
-def _turned(x: mx.array, rotary: Rotary) -> mx.array:
+def _turned(x: mx.array, turns: Rotary) -> mx.array:
     """phi turns the first dimensions of each head alone."""
-    dim = rotary[0].shape[-1]
-    return mx.concatenate([rotate(x[..., :dim], *rotary), x[..., dim:]], axis=-1)
+    dim = turns[0].shape[-1]
+    return mx.concatenate([rotate(x[..., :dim], *turns), x[..., dim:]], axis=-1)
 
 
 class Mlp(nn.Module):
@@ -67,9 +66,9 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def __call__(self, x: mx.array, rotary: Rotary, mask: Mask, cache: KVCache | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None) -> mx.array:
         normed = self.ln(x)
-        return x + self.attn(normed, rotary=rotary, mask=mask, cache=cache) + self.mlp(normed)
+        return x + self.attn(normed, turns=turns, mask=mask, cache=cache) + self.mlp(normed)
 
 
 class Text(nn.Module):
@@ -86,12 +85,10 @@ class Text(nn.Module):
 
     def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None) -> list[Leg]:
         """Of the blocks. positions: [1, B, S]."""
-        dtype = self.post_ln.weight.dtype
         angles = positions[0].astype(mx.float32)[..., None] * mx.array(self._frequencies)
-        angles = mx.concatenate([angles, angles], axis=-1)[:, None]
-        rotary = mx.cos(angles).astype(dtype), mx.sin(angles).astype(dtype)
+        turns = rotary(angles[:, None], self.post_ln.weight.dtype)  # [B, 1, S, rotary_dim] each
         return [
-            Leg(block, lambda x, features, block=block, cache=cache: block(x, rotary, mask, cache))
+            Leg(block, lambda x, features, block=block, cache=cache: block(x, turns, mask, cache))
             for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True)
         ]
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from mlxtune.backends.mlx.activations import gelu
 from mlxtune.backends.mlx.attention import Visible, attention
-from mlxtune.backends.mlx.decoder import Decoder, Mlp, inverse_frequencies, rotate
+from mlxtune.backends.mlx.decoder import Decoder, Mlp
 from mlxtune.backends.mlx.model import Model
+from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate
 from mlxtune.families import ModelConfig
 from mlxtune.families.qwen2_5_vl import Segments, vision_layout
 from mlxtune.types import Pixels
@@ -37,16 +38,16 @@ class VisionAttention(nn.Module):
         self.qkv = nn.Linear(hidden, hidden * 3)
         self.proj = nn.Linear(hidden, hidden)
 
-    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], segments: Segments) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, segments: Segments) -> mx.array:
         """x: [patches, hidden]; a patch sees its own segment. All segments are one batch, padded to the longest."""
         qkv, (groups, longest) = self.qkv(x), segments.places.shape
         mask = None
         if not segments.valid.all():
             places = mx.array(segments.places.reshape(-1))
-            qkv, rotary = qkv[places], (rotary[0][places], rotary[1][places])
+            qkv, turns = qkv[places], (turns[0][places], turns[1][places])
             mask = Visible.of(segments.valid[:, None])
         q, k, v = qkv.reshape(groups, longest, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)  # each [G, heads, M, dim]
-        angles = [part.reshape(groups, 1, longest, -1) for part in rotary]
+        angles = [part.reshape(groups, 1, longest, -1) for part in turns]
         q, k = (rotate(t, *angles).astype(x.dtype) for t in (q, k))
         out = attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
         out = out.transpose(0, 2, 1, 3).reshape(groups * longest, -1)
@@ -62,8 +63,8 @@ class VisionBlock(nn.Module):
         self.attn = VisionAttention(hidden, heads)
         self.mlp = mlp
 
-    def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array], segments: Segments) -> mx.array:
-        x = x + self.attn(self.norm1(x), rotary, segments)
+    def __call__(self, x: mx.array, turns: Rotary, segments: Segments) -> mx.array:
+        x = x + self.attn(self.norm1(x), turns, segments)
         return x + self.mlp(self.norm2(x))
 
 
@@ -89,11 +90,10 @@ def patch_frequencies(vision: Mapping[str, Any], head_dim: int) -> np.ndarray:
     return inverse_frequencies(head_dim // 2, theta=theta)
 
 
-def patch_rotary(places: np.ndarray, frequencies: np.ndarray) -> tuple[mx.array, mx.array]:
-    """cos and sin, each [P, head_dim] float32. places: [P, 2], row and column of each patch."""
+def patch_rotary(places: np.ndarray, frequencies: np.ndarray) -> Rotary:
+    """[P, head_dim] float32 each. places: [P, 2], row and column of each patch."""
     angles = (places[:, :, None] * frequencies).reshape(len(places), -1)  # [P, head_dim / 2]
-    angles = mx.array(np.concatenate([angles, angles], axis=-1))
-    return mx.cos(angles), mx.sin(angles)
+    return rotary(mx.array(angles), mx.float32)
 
 
 class VisionTower(nn.Module):
@@ -117,9 +117,9 @@ class VisionTower(nn.Module):
         unit = self.merge**2
         order = (layout.order[:, None] * unit + np.arange(unit)).reshape(-1)
         x = self.patch_embed(patches[mx.array(order)])
-        rotary = patch_rotary(layout.places_2d[order], self._frequencies)
+        turns = patch_rotary(layout.places_2d[order], self._frequencies)
         for number, block in enumerate(self.blocks):
-            x = block(x, rotary, layout.pictures if number in self.full_blocks else layout.windows)
+            x = block(x, turns, layout.pictures if number in self.full_blocks else layout.windows)
         return self.merger(x)[mx.array(np.argsort(layout.order))]
 
 

@@ -48,9 +48,9 @@ class VisionTower(nn.Module):
     def __call__(self, patches: mx.array, grids: Sequence[tuple[int, ...]]) -> mx.array:
         """patches: [P, 3 * t * h * w] of all pictures. Gives [P / 4, hidden], in the pictures' order."""
         x, segments = self.patch_embed(patches), picture_segments(grids)
-        rotary = patch_rotary(patch_places(grids, merge=self.merge), self._frequencies)
+        turns = patch_rotary(patch_places(grids, merge=self.merge), self._frequencies)
         for block in self.blocks:
-            x = block(x, rotary, segments)
+            x = block(x, turns, segments)
         return self.merger(x)
 
 

@@ -76,10 +76,10 @@ class VisionTower(nn.Module):
         rows, weights = (mx.array(part) for part in stretched_positions(grids, merge=self.merge, side=self.side))
         learned = (self.pos_embed(rows) * weights[..., None]).sum(1)  # [P, hidden] float32
         x = self.patch_embed(patches) + learned.astype(patches.dtype)
-        rotary = patch_rotary(patch_places(grids, merge=self.merge), self._frequencies)
+        turns = patch_rotary(patch_places(grids, merge=self.merge), self._frequencies)
         segments, earlier = picture_segments(grids), []
         for number, block in enumerate(self.blocks):
-            x = block(x, rotary, segments)
+            x = block(x, turns, segments)
             if number in self.levels:
                 earlier.append(self.deepstack_merger_list[self.levels.index(number)](x))
         return mx.concatenate([self.merger(x), *earlier], axis=-1)

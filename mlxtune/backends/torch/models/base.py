@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from mlxtune.backends.torch.attention import BY_REACH
 from mlxtune.errors import ModelError
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
@@ -48,6 +49,8 @@ class TorchModel(ABC):
         self.model = model
         self.device = device
         self._compiled: dict[int, Any] = {}
+        if hasattr(self.text, "config"):  # transformers' own
+            self.text.config._attn_implementation = BY_REACH
 
     @classmethod
     def build(cls, config: ModelConfig, *, dtype: torch.dtype, settings: dict[str, Any]) -> nn.Module:

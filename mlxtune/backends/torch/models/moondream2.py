@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu
 
+from mlxtune.backends.torch.attention import by_reach
 from mlxtune.backends.torch.models.base import Inputs, TorchModel, check_weights
 from mlxtune.errors import BackendError, ModelError
 from mlxtune.families import Family, ModelConfig, family_of
@@ -31,6 +32,7 @@ class Attention(nn.Module):
     def __init__(self, hidden: int, *, heads: int, kv_heads: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, hidden // heads
+        self.num_key_value_groups = heads // kv_heads
         self.qkv = nn.Linear(hidden, (heads + 2 * kv_heads) * self.head_dim)
         self.proj = nn.Linear(hidden, hidden)
 
@@ -50,9 +52,8 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, layer)
-        causal = rotary is not None and mask is None
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=self.kv_heads != self.heads)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        out, _ = by_reach(self, q, k, v, mask, is_causal=rotary is not None)
+        return self.proj(out.flatten(2))
 
 
 class Mlp(nn.Module):

@@ -1,0 +1,43 @@
+"""Rotary positions: angles of a token's place, and queries or keys turned by them.
+
+Source: Su et al. 2021 (arXiv 2104.09864).
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+Rotary = tuple[mx.array, mx.array]  # cos and sin of every angle, the first half of the sines negative; see `rotate`
+
+
+def inverse_frequencies(dim: int, *, theta: float) -> np.ndarray:
+    """[dim / 2] float32."""
+    return (1.0 / (theta ** (np.arange(0, dim, 2, dtype=np.float32) / dim))).astype(np.float32)
+
+
+def frequency_axes(frequencies: int, section: list[int] | None, *, interleaved: bool = False) -> np.ndarray:
+    """Which position axis turns each frequency: [head_dim / 2] int32. M-RoPE shares them out, time first.
+
+    interleaved: the axes take turns, and time takes what the others leave. Source: `recomposition_frequencies` of
+    transformers' Qwen3-VL.
+    """
+    if not section:
+        return np.zeros(frequencies, np.int32)
+    if interleaved:
+        places = np.arange(frequencies, dtype=np.int32)
+        axes = places % len(section)
+        return np.where(places < np.array(section)[axes] * len(section), axes, 0).astype(np.int32)
+    return np.repeat(np.arange(len(section), dtype=np.int32), section)
+
+
+def rotary(angles: mx.array, dtype: mx.Dtype) -> Rotary:
+    """[..., dim / 2] -> two of [..., dim]."""
+    cos, sin = mx.cos(angles).astype(dtype), mx.sin(angles).astype(dtype)
+    return mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
+
+
+def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    """x turned by the angles of its position; the two halves of the last axis are the pairs' members."""
+    half = x.shape[-1] // 2
+    return x * cos + mx.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin

@@ -1,0 +1,99 @@
+"""What the step is made of beside the model: AdamW on either backend, and torch's adapted layer, against torch's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+SHAPES = {"a.lora_A": (4, 9), "a.lora_B": (7, 4), "b.lora_A": (4, 700), "b.lora_B": (1, 4)}
+RATES = (1e-2, 3e-3, 1e-2, 1e-2, 5e-4, 1e-3)
+
+
+def _arrays(seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def _reference(weight_decay: float) -> dict[str, np.ndarray]:
+    parameters = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in _arrays(0).items()}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.0, weight_decay=weight_decay, eps=1e-8, betas=(0.9, 0.999))
+    for step, lr in enumerate(RATES, start=1):
+        optimizer.param_groups[0]["lr"] = lr
+        for name, gradient in _arrays(step).items():
+            parameters[name].grad = torch.tensor(gradient)
+        optimizer.step()
+    return {name: p.detach().numpy() for name, p in parameters.items()}
+
+
+def _by_torch(weight_decay: float, *, reopened: bool) -> dict[str, np.ndarray]:
+    from mlxtune.backends.torch.optimizer import AdamW
+
+    parameters = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in _arrays(0).items()}
+    optimizer = AdamW(parameters, weight_decay=weight_decay)
+    for step, lr in enumerate(RATES, start=1):
+        for name, gradient in _arrays(step).items():
+            parameters[name].grad = torch.tensor(gradient)
+        optimizer.step(lr=lr)
+        if reopened:
+            kept = optimizer.arrays()
+            optimizer = AdamW(parameters, weight_decay=weight_decay)
+            optimizer.restore(kept)
+    return {name: p.detach().numpy() for name, p in parameters.items()}
+
+
+def _by_mlx(weight_decay: float, *, reopened: bool) -> dict[str, np.ndarray]:
+    mx = pytest.importorskip("mlx.core")
+    from mlxtune.backends.mlx.optimizer import AdamW
+
+    arrays = {name: mx.array(array) for name, array in _arrays(0).items()}
+    optimizer = AdamW(arrays, weight_decay=weight_decay)
+    for step, lr in enumerate(RATES, start=1):
+        gradient = optimizer.joined({name: mx.array(array) for name, array in _arrays(step).items()})
+        arrays = optimizer.updated(arrays, gradient, lr=lr)
+        if reopened:
+            kept = optimizer.arrays()
+            optimizer = AdamW(arrays, weight_decay=weight_decay)
+            optimizer.restore(kept)
+    return {name: np.array(array) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("run", [_by_torch, _by_mlx], ids=["torch", "mlx"])
+def test_adamw(run, weight_decay: float, reopened: bool) -> None:
+    found = run(weight_decay, reopened=reopened)
+    for name, wanted in _reference(weight_decay).items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_norm_of_very_many_numbers() -> None:
+    """One float32 that adds up their squares one by one stops growing before the end."""
+    mx = pytest.importorskip("mlx.core")
+    from mlxtune.backends.mlx.optimizer import norm
+
+    for size in (1, 1000, 30_000_001):
+        assert norm(mx.full((size,), 0.5)).item() == pytest.approx(0.5 * size**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapted_layer(dtype: torch.dtype, bias: bool) -> None:
+    from mlxtune.backends.torch.lora import LoraLinear
+
+    torch.manual_seed(0)
+    base = torch.nn.Linear(24, 15, bias=bias).requires_grad_(False).to(dtype)
+    layer = LoraLinear(base, lora_a=torch.randn(4, 24), lora_b=torch.randn(15, 4), scale=0.7, dropout=0.0)
+    x = torch.randn(2, 11, 24).to(dtype).requires_grad_()
+    a, b = layer.lora_A.to(dtype), layer.lora_B.to(dtype)
+    wanted = base(x) + 0.7 * (x @ a.T @ b.T)
+    found, outer = layer(x), torch.randn(2, 11, 15).to(dtype)
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.03, "atol": 0.1}
+    torch.testing.assert_close(found, wanted, **close)
+    learned = (x, layer.lora_A, layer.lora_B)
+    gradients = [torch.autograd.grad(out, learned, outer) for out in (found, wanted)]
+    for one, other in zip(*gradients, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, **close)
+    assert torch.autograd.grad(layer(x.detach()).sum(), layer.lora_A)[0].any(), "the first layer's input needs no gradient"
