@@ -13,6 +13,7 @@ from torch import nn
 
 from mlxtune.adapters import Adapter
 from mlxtune.backends.base import Likeliest, Loading, LossScale
+from mlxtune.backends.heap import give_back_freed_memory
 from mlxtune.backends.torch import lora
 from mlxtune.backends.torch.device import describe, memory, pick_device
 from mlxtune.backends.torch.head import weighted_nll
@@ -54,6 +55,8 @@ class TorchBackend:
 
     def attach(self, adapter: Adapter, *, weight_decay: float, checkpointing: bool = False, compiled: bool = False) -> None:
         assert not self._adapter, "a model takes one adapter"
+        if checkpointing:
+            give_back_freed_memory()
         self.model.checkpointing, self.model.compiled = checkpointing, compiled
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
         self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
