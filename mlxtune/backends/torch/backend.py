@@ -55,8 +55,6 @@ class TorchBackend:
 
     def attach(self, adapter: Adapter, *, weight_decay: float, checkpointing: bool = False, compiled: bool = False) -> None:
         assert not self._adapter, "a model takes one adapter"
-        if checkpointing:
-            give_back_freed_memory()
         self.model.checkpointing, self.model.compiled = checkpointing, compiled
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
         self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
@@ -73,6 +71,8 @@ class TorchBackend:
 
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
+        if self.model.checkpointing:
+            give_back_freed_memory()  # not before: the vision pass holds little, and is faster with what it keeps
         while True:
             loss, norm = self._gradients(micro, seed=seed)
             if self._scale.accepts(norm):
