@@ -47,13 +47,13 @@ def spared_imports(backend: str) -> Iterator[None]:
     if not _own or "transformers" in sys.modules:
         yield
         return
-    if backend == "mlx" and "torch" not in sys.modules:
-        sys.modules["torch"] = _MISSING
-        from transformers import utils
+    hide = backend == "mlx" and "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a module that cannot be imported
+    from transformers import utils
 
+    if hide:
         del sys.modules["torch"]
-    else:
-        from transformers import utils
     for question in ("is_scipy_available", "is_torch_distributed_available"):
         for module in (utils, utils.import_utils):
             setattr(module, question, _no)
@@ -84,9 +84,6 @@ def _without_compiler() -> Iterator[None]:
 
 def _undecorated(function: Any = None, *_: Any, **__: Any) -> Any:
     return _undecorated if function is None else function
-
-
-_MISSING: Any = None  # how Python marks a module that cannot be imported
 
 
 def _no() -> bool:

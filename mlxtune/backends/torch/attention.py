@@ -23,7 +23,7 @@ def by_reach(
     is_causal: bool | None = None,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' `sdpa`; on a CPU some queries at a time, each time with the keys that they and those before them look at.
+    """transformers' `sdpa`; on a CPU some queries at a time, each time with no key behind the last that they look at.
 
     query: [B, heads, S, D]. key, value: [B, kv_heads, T, D]. attention_mask: [B or 1, 1, S, T] bool; None: causal, or all keys.
     Gives [B, S, heads, D].
@@ -45,15 +45,15 @@ def by_reach(
 
 def _blocks(queries: int, mask: torch.Tensor | None) -> Iterator[tuple[int, int, int, torch.Tensor]]:
     """First query, last query + 1, keys that they reach, and who of them sees whom."""
-    if mask is not None:
-        places = torch.arange(1, mask.shape[-1] + 1)
-        reaches = (mask.any(0)[0] * places).amax(-1).cummax(0).values.tolist()
     for start in range(0, queries, ROWS):
         end = min(start + ROWS, queries)
         if mask is None:
             yield start, end, end, torch.ones((end - start, end), dtype=torch.bool).tril(start)
         else:
-            yield start, end, reaches[end - 1], mask[:, :, start:end, : reaches[end - 1]]
+            rows = mask[:, :, start:end]
+            seen = rows.flatten(0, 2).any(0).nonzero()
+            reach = int(seen[-1]) + 1 if len(seen) else 1
+            yield start, end, reach, rows[..., :reach]
 
 
 AttentionInterface.register(BY_REACH, by_reach)
