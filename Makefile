@@ -10,7 +10,8 @@ ARGS ?=
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
+# Python compiles a module when it is first imported; all of torch and transformers at once would be a minute.
+PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile -c constraints.txt
 
 # Apple silicon has MLX as its own backend, everything else torch; BACKEND= takes the other one.
 NATIVE := $(if $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m)),mlx,torch)
@@ -29,7 +30,7 @@ help: ## what can be made
 finetune: $(VENV)/with-$(WANTED)
 	@$(BIN)/mlxtune finetune $(RECIPE) $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 
-test: $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test
+test: $(VENV)/with-test
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check: $(VENV)/with-check
@@ -50,10 +51,12 @@ $(VENV)/made:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# The stamps with-mlx, with-torch, with-test: each extra is installed once, and again when a version changes.
+# The stamps with-mlx, with-torch, with-test: each is installed once, and again when a version changes.
+$(VENV)/with-%: EXTRAS = $*
+$(VENV)/with-test: EXTRAS = mlx,torch,test
 $(VENV)/with-mlx $(VENV)/with-torch $(VENV)/with-test: $(VENV)/with-%: $(VENV)/made pyproject.toml constraints.txt
-	@echo "installing mlxtune[$*] into $(VENV) (minutes, the first time)"
-	@$(PIP) --editable '.[$*]'
+	@echo "installing mlxtune[$(EXTRAS)] into $(VENV) (minutes, the first time)"
+	@$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 # Without the library: a look at the style needs no framework.
@@ -65,7 +68,7 @@ $(VENV)/with-check: $(VENV)/made constraints.txt
 $(BENCH)/made: pyproject.toml constraints.txt $(wildcard scripts/benchmarks/requirements*.txt)
 	@echo "making $(BENCH) with mlxtune and the other trainers (minutes)"
 	@$(PYTHON) -m venv $(BENCH)
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt \
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-compile -c constraints.txt \
 	  --editable '.[mlx,torch,test]' -r scripts/benchmarks/requirements.txt
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r scripts/benchmarks/requirements-no-deps.txt
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-compile --no-deps -r scripts/benchmarks/requirements-no-deps.txt
 	@touch $@

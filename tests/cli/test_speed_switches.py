@@ -20,8 +20,8 @@ from tests.helpers.families.base import ROOT
 pytestmark = pytest.mark.usefixtures("without_report")
 
 RECIPE = ROOT / "recipes" / "charts-tiny.yaml"
-SHORT = ["train.steps=4", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=2", "train.learning_rate=1e-4"]
-SHORT += ["data.limit={train: 60, validation: 8, test: 12}", "evaluate.controls=0", "report.title=switches"]
+SHORT = ["train.steps=3", "train.epochs=null", "train.batch_size=8", "train.evaluate_every=3", "train.learning_rate=1e-4"]
+SHORT += ["data.limit={train: 30, validation: 6, test: 9}", "evaluate.controls=0", "report.title=switches"]
 SWITCHES = {
     "features off": "speed.features=off",
     "features in memory": "speed.features=memory",

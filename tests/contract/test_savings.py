@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import pytest
@@ -35,9 +37,15 @@ def test_checkpointing_changes_no_number(backend: str, open_: Open, dropout: flo
 
 
 @pytest.mark.parametrize("savings", [{}, {"checkpointing": True}], ids=["alone", "checkpointing"])
-def test_compiling_changes_no_number(backend: str, family: str, open_: Open, savings: dict[str, bool]) -> None:
-    if backend == "torch" and (family != "qwen2_5_vl" or not savings):
-        pytest.skip("torch's compiler takes a minute a family: one stands for the others, and the command for a step alone")
+def test_compiling_changes_no_number(
+    backend: str, family: str, open_: Open, savings: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "torch":
+        if family != "qwen2_5_vl" or not savings:
+            pytest.skip("torch's compiler takes its time: one family stands for the others, and the command for a step alone")
+        # Otherwise g++ works for a minute. The command has it do so, in test_speed_switches.
+        compiled = partial(importlib.import_module("torch").compile, backend="aot_eager")
+        monkeypatch.setattr("torch.compile", compiled)
     lora = LoraSpec(rank=4, alpha=8, dropout=0.2 if backend == "mlx" else 0.0)  # torch's compiler draws other numbers
     found = []
     for compiled in (False, True):
