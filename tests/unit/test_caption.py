@@ -353,9 +353,12 @@ def test_the_command_ends_with_the_servers_words(tmp_path: Path, monkeypatch: py
     assert not server.asked_at
 
 
+# A shell's background job ignores interrupts, and so do its children: `make test &` would wait for all pictures.
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from tests.helpers.caption_servers import describe
 describe(Path(sys.argv[2]), "openai", concurrency=3)
