@@ -11,7 +11,8 @@ VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; all of torch and transformers at once would be a minute.
-PIP = $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile -c constraints.txt
+INSTALL := -m pip --disable-pip-version-check -qq install --no-compile
+PIP = $(BIN)/python $(INSTALL) -c constraints.txt
 
 # Apple silicon has MLX as its own backend, everything else torch; BACKEND= takes the other one.
 NATIVE := $(if $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m)),mlx,torch)
@@ -68,7 +69,7 @@ $(VENV)/with-check: $(VENV)/made constraints.txt
 $(BENCH)/made: pyproject.toml constraints.txt $(wildcard scripts/benchmarks/requirements*.txt)
 	@echo "making $(BENCH) with mlxtune and the other trainers (minutes)"
 	@$(PYTHON) -m venv $(BENCH)
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-compile -c constraints.txt \
+	@$(BENCH)/bin/python $(INSTALL) -c constraints.txt \
 	  --editable '.[mlx,torch,test]' -r scripts/benchmarks/requirements.txt
-	@$(BENCH)/bin/python -m pip --disable-pip-version-check -qq install --no-compile --no-deps -r scripts/benchmarks/requirements-no-deps.txt
+	@$(BENCH)/bin/python $(INSTALL) --no-deps -r scripts/benchmarks/requirements-no-deps.txt
 	@touch $@

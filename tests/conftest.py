@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-# As the command line does: waiting threads of torch leave the cores to others.
+# Waiting threads of torch leave the cores to the tests beside, at once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The models are tiny, and tests run beside each other: one thread each.

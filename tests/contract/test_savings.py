@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -44,8 +43,8 @@ def test_compiling_changes_no_number(
         if family != "qwen2_5_vl" or not savings:
             pytest.skip("torch's compiler takes its time: one family stands for the others, and the command for a step alone")
         # Otherwise g++ works for a minute. The command has it do so, in test_speed_switches.
-        compiled = partial(importlib.import_module("torch").compile, backend="aot_eager")
-        monkeypatch.setattr("torch.compile", compiled)
+        torch = pytest.importorskip("torch")
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     lora = LoraSpec(rank=4, alpha=8, dropout=0.2 if backend == "mlx" else 0.0)  # torch's compiler draws other numbers
     found = []
     for compiled in (False, True):
