@@ -81,17 +81,19 @@ def _blocks(queries: int, keys: int, mask: Visible | None, *, rows: int) -> Iter
 def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) -> Callable[..., tuple[mx.array, mx.array]]:
     """(q, k, v) -> (out, log2 of each query's sum); q and out [B, kv_heads, group, S, D], q scaled for powers of 2.
 
-    heads: of the kv_heads, how many at once. Few heads and many queries make larger products than many heads and few queries.
+    heads: of the kv_heads, how many at once. Few heads and many queries make larger products than many heads and few queries;
+    for the same reason the queries of a group, which have their keys in common, are multiplied with them in one product.
     Source: FlashAttention, Dao et al. 2022 (arXiv 2205.14135), without its tiling of the keys.
     """
 
     def scores(q: mx.array, k: mx.array, block: Block) -> mx.array:
-        """[B, heads, group, rows, reach]."""
+        """q: `_of_group`. [B, heads, group * rows, reach]."""
         start, end, reach = block
-        found = q[:, :, :, start:end] @ k[:, :, None, :reach].swapaxes(-1, -2)
+        found = q @ k[:, :, :reach].swapaxes(-1, -2)
         if bias is None:
             return found
-        return found + (bias if bias.shape[-2] == 1 else bias[..., start:end, :])[..., :reach]
+        added = (bias if bias.shape[-2] == 1 else bias[..., start:end, :])[..., :reach]
+        return (_apart(found, end - start) + added).reshape(found.shape)
 
     def some_heads(*arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
         for first in range(0, arrays[0].shape[1], heads):
@@ -104,12 +106,13 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
         outs, sums = [], []
         for block in blocks:
-            found = scores(q, k, block)
+            start, end, reach = block
+            found = scores(_of_group(q, block), k, block)
             highest = _highest(found)
             powers = _by_rows(exp2_of_difference, found, highest)
             total = powers.sum(-1, keepdims=True)
-            outs.append((powers @ v[:, :, None, : block[2]]) / total)
-            sums.append(highest + mx.log2(total))
+            outs.append(_apart((powers @ v[:, :, :reach]) / total, end - start))
+            sums.append(_apart(highest + mx.log2(total), end - start))
         return mx.concatenate(outs, axis=3), mx.concatenate(sums, axis=3)
 
     @attend.vjp
@@ -124,17 +127,27 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
         d_q, d_k, d_v = [], mx.zeros_like(k), mx.zeros_like(v)
         for block in blocks:
             start, end, reach = block
-            part, keys = (slice(None), slice(None), slice(None), slice(start, end)), k[:, :, None, :reach]
-            shares = _by_rows(exp2_of_difference, scores(q, k, block), sums[part])
-            d_shares = d_out[part] @ v[:, :, None, :reach].swapaxes(-1, -2)
-            d_scores = _by_rows(_scaled_difference, shares, d_shares, carried[part])
-            d_q.append(d_scores @ keys)
+            part, d_part, carried_part, sums_part = (_of_group(array, block) for array in (q, d_out, carried, sums))
+            shares = _by_rows(exp2_of_difference, scores(part, k, block), sums_part)
+            d_shares = d_part @ v[:, :, :reach].swapaxes(-1, -2)
+            d_scores = _by_rows(_scaled_difference, shares, d_shares, carried_part)
+            d_q.append(_apart(d_scores @ k[:, :, :reach], end - start))
             rest = [(0, 0), (0, 0), (0, k.shape[2] - reach), (0, 0)]
-            d_k = d_k + mx.pad(_summed(d_scores, q[part]), rest)
-            d_v = d_v + mx.pad(_summed(shares, d_out[part]), rest)
+            d_k = d_k + mx.pad(d_scores.swapaxes(-1, -2) @ part, rest)
+            d_v = d_v + mx.pad(shares.swapaxes(-1, -2) @ d_part, rest)
         return mx.concatenate(d_q, axis=3) * LN_2, d_k * LN_2, d_v
 
     return attend
+
+
+def _of_group(x: mx.array, block: Block) -> mx.array:
+    """A block's rows, those of a group's heads one behind the other: [B, K, group, S, D] -> [B, K, group * rows, D]."""
+    return x[:, :, :, block[0] : block[1]].reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _apart(x: mx.array, rows: int) -> mx.array:
+    """The other way: [B, K, group * rows, D] -> [B, K, group, rows, D]."""
+    return x.reshape(*x.shape[:2], -1, rows, x.shape[-1])
 
 
 def _joined(heads: list[tuple[mx.array, ...]]) -> tuple[mx.array, ...]:
@@ -152,12 +165,6 @@ def _highest(x: mx.array) -> mx.array:
 def _by_rows(function: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
     """Of arrays [..., T] or [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
     return function(*(x.reshape(-1, x.shape[-1]) for x in arrays)).reshape(arrays[0].shape)
-
-
-def _summed(left: mx.array, right: mx.array) -> mx.array:
-    """left^T right over rows and the heads of a group. [B, K, group, rows, T], [B, K, group, rows, D] -> [B, K, T, D]."""
-    left, right = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in (left, right))
-    return left.swapaxes(-1, -2) @ right
 
 
 @fused

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2, fused
 
-ROWS = 96  # of logits at once, 56 MiB in float32 over 150,000 tokens; MLX holds up to eight arrays as large
+ROWS = 96  # of logits at once, 56 MiB in float32 over 150,000 tokens; MLX holds up to four arrays as large
+_NUMBERS = 2**17  # of logits that are worked on at once: half of what a core caches
 _PART = 128  # logits that are summed up at once; most vocabularies are multiples of it
 
 
@@ -54,20 +55,31 @@ def nll(logits: mx.array, labels: mx.array) -> mx.array:
 
 
 def _nll_by_parts(labels: mx.array) -> Callable[[mx.array], mx.array]:
-    """logits -> nll, whose gradient is the softmax less 1 at the label."""
+    """logits -> nll, whose gradient is the softmax less 1 at the label.
+
+    Some rows at a time: each power takes several passes, and those over arrays as large as all logits would be the most of a
+    chunk's memory, and wait for it.
+    """
+
+    def apart(logits: mx.array) -> Iterator[tuple[slice, mx.array]]:
+        rows = max(_NUMBERS // logits.shape[-1], 1)
+        for start in range(0, len(labels), rows):
+            yield slice(start, start + rows), logits[start : start + rows]
 
     @mx.custom_function
     def of(logits: mx.array) -> mx.array:
-        highest = logits.max(-1, keepdims=True)
-        powers = _exp_of_difference(logits, highest)
-        total = _in_parts(powers, 0.0).sum(-1).sum(-1)
-        return highest[:, 0] + mx.log2(total) * LN_2 - _of_labels(logits, labels)
+        totals = []
+        for _, rows in apart(logits):
+            highest = rows.max(-1, keepdims=True)
+            total = _in_parts(_exp_of_difference(rows, highest), 0.0).sum(-1).sum(-1)
+            totals.append(highest[:, 0] + mx.log2(total) * LN_2)
+        return mx.concatenate(totals) - _of_labels(logits, labels)
 
     @of.vjp
     def backward(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
-        total = value + _of_labels(logits, labels)
-        shares = _scaled_exp_of_difference(logits, total[:, None], cotangent[:, None])
-        return shares.at[mx.arange(len(labels)), labels].add(-cotangent)
+        total, scale = (value + _of_labels(logits, labels))[:, None], cotangent[:, None]
+        shares = [_scaled_exp_of_difference(rows, total[part], scale[part]) for part, rows in apart(logits)]
+        return mx.concatenate(shares).at[mx.arange(len(labels)), labels].add(-cotangent)
 
     return of
 
