@@ -70,3 +70,14 @@ def test_loss_and_gradient_are_those_of_all_logits_at_once(side: Callable[..., A
     assert loss == pytest.approx(right, rel=1e-5)
     np.testing.assert_allclose(gradient, right_gradient, atol=2e-6)
     assert max(seen) <= 256
+
+
+def test_mlx_takes_the_powers_of_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = pytest.importorskip("mlxtune.backends.mlx.head")
+    monkeypatch.setattr(head, "_NUMBERS", 40 * SHAPE["vocabulary"])
+    taken = []
+    for name in ("_exp_of_difference", "_scaled_exp_of_difference"):
+        power = getattr(head, name)
+        monkeypatch.setattr(head, name, lambda x, *rest, power=power: taken.append(len(x)) or power(x, *rest))
+    test_loss_and_gradient_are_those_of_all_logits_at_once(with_mlx, 250)
+    assert set(taken) == {40, 16, 18}, "of 96, 96 and 58 rows"

@@ -118,6 +118,22 @@ def test_swiglu() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
 
 
+@pytest.mark.parametrize("rows", [63, 64, 65, 200])
+def test_many_tokens_go_through_an_mlp_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    decoder = pytest.importorskip("mlxtune.backends.mlx.decoder")
+    mlp, seen = decoder.Mlp(8, 12), []
+    swiglu = decoder.swiglu
+    monkeypatch.setattr(decoder, "swiglu", lambda gate, up: seen.append(gate.size // 12) or swiglu(gate, up))
+    x = _random(2, rows, 8)
+    wanted = _values_and_gradients(mlp, [x])
+    monkeypatch.setattr(decoder, "_ROWS", 128)
+    found = _values_and_gradients(mlp, [x])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
+    parts = {126: [126], 128: [128], 130: [65, 65], 400: [100] * 4}[2 * rows]
+    assert seen == [2 * rows] * 2 + parts * 2
+
+
 def test_half_precision_takes_the_frameworks_kernels() -> None:
     q = _random(1, 2, 9, 8).astype(mx.bfloat16)
     ours, theirs = attention.attention(q, q, q, scale=0.3), mx.fast.scaled_dot_product_attention(q, q, q, scale=0.3)

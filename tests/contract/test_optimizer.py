@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,32 @@ def test_an_adapted_layer(dtype: torch.dtype, bias: bool) -> None:
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, **close)
     assert torch.autograd.grad(layer(x.detach()).sum(), layer.lora_A)[0].any(), "the first layer's input needs no gradient"
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_an_adapted_layer_of_mlx(precision: str, bias: bool, quantized: bool) -> None:
+    mx, nn = pytest.importorskip("mlx.core"), pytest.importorskip("mlx.nn")
+    from mlxtune.backends.mlx.lora import LoraLinear, Weights
+
+    dtype = getattr(mx, precision)
+    mx.random.seed(0)
+    base = nn.Linear(64, 15, bias=bias)
+    base.set_dtype(dtype)
+    base = nn.QuantizedLinear.from_linear(base, group_size=32) if quantized else base
+    arrays = [mx.random.normal((2, 11, 64)).astype(dtype), mx.random.normal((4, 64)), mx.random.normal((15, 4))]
+    layer, outer = LoraLinear(base, "here", Weights({}), scale=0.7, dropout=0.0), [mx.random.normal((2, 11, 15)).astype(dtype)]
+
+    def ours(x: Any, a: Any, b: Any) -> Any:
+        layer._weights.arrays = {"here.lora_A": a, "here.lora_B": b}
+        return layer(x)
+
+    def plain(x: Any, a: Any, b: Any) -> Any:
+        return base(x) + 0.7 * (x @ a.astype(dtype).T @ b.astype(dtype).T)
+
+    (found, gradients), (wanted, right) = (mx.vjp(function, arrays, outer) for function in (ours, plain))
+    close = {"rtol": 1e-5, "atol": 1e-4} if precision == "float32" else {"rtol": 0.03, "atol": 0.3}  # of up to 60
+    for one, other in zip([*found, *gradients], [*wanted, *right], strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(*(np.array(x.astype(mx.float32)) for x in (one, other)), **close)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -36,9 +38,37 @@ class LoraLinear(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         a = self._weights.arrays[f"{self.site}.lora_A"].astype(x.dtype)
         b = self._weights.arrays[f"{self.site}.lora_B"].astype(x.dtype)
-        kept = _drop(x, self._dropout, self._weights.keys[self.site]) if self._weights.training and self._dropout else x
+        dropping = self._weights.training and self._dropout
+        if type(self.base) is nn.Linear and not dropping:
+            return _adapted(self.base, self._scale)(x, a, b)[0]
+        kept = _drop(x, self._dropout, self._weights.keys[self.site]) if dropping else x
         # The scale belongs to the smallest of the arrays.
         return self.base(x) + (kept @ a.T * self._scale) @ b.T
+
+
+def _adapted(base: nn.Linear, scale: float) -> Callable[..., tuple[mx.array, mx.array]]:
+    """(x, a, b) -> (base(x) + scale * x a^T b^T, scale * x a^T) for a frozen base.
+
+    `mx.addmm` adds to a product in its own array; MLX's way back through it makes both products apart, and then their sum.
+    """
+
+    @mx.custom_function
+    def apply(x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+        low = x @ a.T * scale
+        return mx.addmm(base(x), low, b.T), low
+
+    @apply.vjp
+    def back(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
+        (x, a, b), (d_out, _), (_, low) = primals, cotangents, outputs
+        d_low = d_out @ b * scale
+        d_x = mx.addmm(d_out @ base.weight, d_low, a)
+        return d_x, _rows(d_low).T @ _rows(x), _rows(d_out).T @ _rows(low)
+
+    return apply
+
+
+def _rows(x: mx.array) -> mx.array:
+    return x.reshape(-1, x.shape[-1])
 
 
 def _drop(x: mx.array, share: float, key: mx.array) -> mx.array:
