@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LIBRARY = "libopenblas.so.0"  # Debian and Ubuntu: libopenblas0-pthread
@@ -26,6 +28,25 @@ def prefer_openblas() -> bool:
     except OSError:
         return False
     return True
+
+
+def threads() -> int:
+    """How many compute a product together; 1 where OpenBLAS does not."""
+    return ctypes.CDLL(_LIBRARY).openblas_get_num_threads() if prefer_openblas() else 1
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Inside, one thread computes a product. Holds for the whole process; nothing may be computing at its beginning or end."""
+    if not prefer_openblas():
+        yield
+        return
+    library, before = ctypes.CDLL(_LIBRARY), threads()
+    library.openblas_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.openblas_set_num_threads(before)
 
 
 def _core_type(cpuinfo: Path) -> str | None:

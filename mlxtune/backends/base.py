@@ -39,6 +39,7 @@ class Backend(Protocol):
     parameters: int  # of the model, without the adapter
     precision: str  # of the frozen weights: "float32", "bfloat16" or "float16"
     notes: tuple[str, ...]  # what a user should know about this machine though nothing failed
+    vision_lanes: int  # pictures, or piles of them, that `vision_features` works on side by side
     gains_by_compiling: bool  # whether a compiled step is known to be worth its start on this device
 
     def linears(self) -> Mapping[str, tuple[int, int]]:

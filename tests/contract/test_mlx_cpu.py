@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from time import sleep
 
 import numpy as np
 import pytest
@@ -169,10 +170,29 @@ def test_what_is_fused_stays_fused_while_a_gradient_is_taken() -> None:
         vector.fused(lambda x, y: x + y)(_random(3), _random(4))
 
 
+def test_an_error_in_a_lane_comes_back_and_the_others_end_first() -> None:
+    lanes = pytest.importorskip("mlxtune.backends.mlx.lanes")
+    ended = []
+
+    def half(number: int) -> float:
+        value = float(lanes.settled(mx.array(number) / 2).item())
+        if number == 0:
+            raise RuntimeError("the first lane")
+        sleep(0.2)
+        ended.append(number)
+        return value
+
+    assert lanes.side_by_side(half, [3, 4]) == [1.5, 2.0]
+    with pytest.raises(RuntimeError, match="the first lane"):
+        lanes.side_by_side(half, [0, 5])
+    assert sorted(ended) == [3, 4, 5]
+
+
 def test_a_process_that_took_gradients_ends_well() -> None:
     """MLX aborts a process in which a thread ends while it still keeps compiled functions."""
     code = """
 import mlx.core as mx
+from mlxtune.backends.mlx.lanes import side_by_side
 from mlxtune.backends.mlx.activations import gelu, swiglu
 from mlxtune.backends.mlx.attention import attention
 from mlxtune.backends.mlx.untraced import taking_gradient
@@ -180,6 +200,7 @@ from mlxtune.backends.mlx.untraced import taking_gradient
 q = mx.random.normal((1, 2, 40, 16))
 with taking_gradient():
     mx.eval(mx.grad(lambda q: attention(gelu(q), swiglu(q, q), q, scale=0.1, mask="causal").sum())(q))
+side_by_side(lambda seed: mx.eval(gelu(mx.random.normal((3, 40), key=mx.random.key(seed)))), [1, 2])
 """
     for _ in range(3):
         subprocess.run([sys.executable, "-c", code], check=True)

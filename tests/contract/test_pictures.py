@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -45,6 +46,31 @@ def test_features_of_a_picture_do_not_depend_on_its_company(engine: Engine) -> N
     for picture_, features in zip(pixels, together, strict=True):
         assert features.dtype == np.float32 and features.shape == (picture_.tokens, FIXTURES[engine.family.name].width)
         np.testing.assert_allclose(engine.backend.vision_features([picture_])[0], features, atol=1e-5)
+
+
+def test_lanes_of_mlx_change_no_feature(open_: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlx.core")
+    engine = open_("mlx")
+    pixels = [engine.processor.pixels(picture(number)) for number in range(5)]
+    wanted = [engine.backend.vision_features([one])[0] for one in pixels]
+    own, seen = engine.backend._features, []
+    monkeypatch.setattr(engine.backend, "_features", lambda some: seen.append((len(some), current_thread().name)) or own(some))
+    for lanes, expected in ((2, [2, 3]), (3, [1, 2, 2]), (4, [1, 2, 2])):
+        engine.backend.vision_lanes = lanes
+        engine.backend.rest_vision()  # the lanes find weights that nobody has read yet
+        for one, other in zip(engine.backend.vision_features(pixels), wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        counts, threads = zip(*seen, strict=True)
+        assert sorted(counts) == expected and len(set(threads)) == len(threads)
+        seen.clear()
+
+
+def test_every_lane_gets_a_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlxtune.features.CHUNK_BYTES", 1)
+    monkeypatch.setattr(engine.backend, "vision_lanes", 2)
+    calls, store = counted(engine, monkeypatch), FeatureStore(engine.processor, engine.backend, kept=InMemory())
+    store.look_at([picture(number) for number in range(5)])
+    assert calls == [2, 2, 1]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

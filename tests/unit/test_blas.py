@@ -1,9 +1,11 @@
 """Which of its codes OpenBLAS is told to take: a processor that it does not know yet gets the slowest one from it."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
 
+from mlxtune import blas
 from mlxtune.blas import _core_type
 
 _AVX2 = "fpu sse4_2 avx avx2 fma"
@@ -30,3 +32,17 @@ def test_where_nothing_is_told_of_the_processor_its_own_guess_stays(tmp_path: Pa
     assert _core_type(tmp_path / "cpuinfo") is None
     (tmp_path / "cpuinfo").write_text("CPU implementer\t: 0x41\nFeatures\t: fp asimd\n")
     assert _core_type(tmp_path / "cpuinfo") is None
+
+
+@pytest.mark.skipif(not blas.prefer_openblas(), reason="OpenBLAS is not installed")
+def test_one_thread_for_a_while() -> None:
+    library = ctypes.CDLL("libopenblas.so.0")
+    before = blas.threads()
+    library.openblas_set_num_threads(2)
+    try:
+        with pytest.raises(ValueError), blas.single_threaded():
+            assert blas.threads() == 1
+            raise ValueError
+        assert blas.threads() == 2
+    finally:
+        library.openblas_set_num_threads(before)

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxtune.backends.mlx.lanes import settled
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference, fused
 
 _SCORES = 2**18  # of a block, in numbers: what stays in a core's cache
@@ -111,7 +112,7 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
             highest = _highest(found)
             powers = _by_rows(exp2_of_difference, found, highest)
             total = powers.sum(-1, keepdims=True)
-            outs.append(_apart((powers @ v[:, :, :reach]) / total, end - start))
+            outs.append(_apart(settled((powers @ v[:, :, :reach]) / total), end - start))
             sums.append(_apart(highest + mx.log2(total), end - start))
         return mx.concatenate(outs, axis=3), mx.concatenate(sums, axis=3)
 

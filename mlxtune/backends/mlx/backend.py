@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.attention import Visible
 from mlxtune.backends.mlx.device import describe, memory, pick_dtype
+from mlxtune.backends.mlx.lanes import lanes, side_by_side
 from mlxtune.backends.mlx.loading import forget_vision, load_model
 from mlxtune.backends.mlx.models import Inputs, Model
 from mlxtune.backends.mlx.optimizer import AdamW, norm
@@ -46,6 +49,7 @@ class MlxBackend:
         self._step = Step(self.model, self.dtype, self._weights)
         self.device = describe()
         self.notes = blas.notes()
+        self.vision_lanes = lanes(self.dtype)
         self.precision = str(self.dtype).removeprefix("mlx.core.")
         self.parameters = sum(value.size for _, value in tree_flatten(self.model.parameters()))
         if self.dtype != mx.float16:
@@ -66,8 +70,11 @@ class MlxBackend:
         self._optimizer = AdamW(self._weights.arrays, weight_decay=weight_decay)
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
-        features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
-        return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
+        weights = tree_flatten(self.model.parameters())
+        mx.eval([value for name, value in weights if self.model.is_vision(name)])  # they may not have been read yet
+        each = math.ceil(len(pixels) / self.vision_lanes)
+        found = side_by_side(self._features, [pixels[start : start + each] for start in range(0, len(pixels), each)])
+        return list(chain.from_iterable(found))
 
     def rest_vision(self) -> None:
         forget_vision(self.model, self.folder, self.dtype)
@@ -127,6 +134,10 @@ class MlxBackend:
 
     def memory(self) -> Memory:
         return memory()
+
+    def _features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
+        features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
+        return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
 
     # -- forward --------------------------------------------------------------------------------------------------
 

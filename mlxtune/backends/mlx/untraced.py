@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import mlx.core as mx
+
+from mlxtune.backends.mlx.worker import Worker
 
 _taking = ContextVar("taking a gradient", default=False)
 
@@ -33,28 +32,14 @@ def untraced(function: Callable[..., Any], *arrays: Any) -> Any:
     """
     if not _taking.get():
         return function(*arrays)
-    done: Future[Any] = Future()
-    _queue().put((done, mx.default_stream(mx.default_device()), function, arrays))
-    return done.result()
+    return _worker().call(_on, mx.default_stream(mx.default_device()), function, arrays).result()
 
 
 @cache
-def _queue() -> SimpleQueue[tuple[Future[Any], mx.Stream, Callable[..., Any], tuple[Any, ...]]]:
-    queue: SimpleQueue = SimpleQueue()
-    # Not a thread of a pool: Python waits for those at its end, and a thread that ends with compiled functions in MLX's cache
-    # aborts the process.
-    Thread(target=_serve, args=(queue,), name="mlx-untraced", daemon=True).start()
-    return queue
+def _worker() -> Worker:
+    return Worker("mlx-untraced")
 
 
-def _serve(queue: SimpleQueue) -> None:
-    while True:
-        _call(*queue.get())
-
-
-def _call(done: Future[Any], stream: mx.Stream, function: Callable[..., Any], arrays: tuple[Any, ...]) -> None:
-    try:
-        with mx.stream(stream):
-            done.set_result(function(*arrays))
-    except BaseException as error:
-        done.set_exception(error)
+def _on(stream: mx.Stream, function: Callable[..., Any], arrays: tuple[Any, ...]) -> Any:
+    with mx.stream(stream):
+        return function(*arrays)

@@ -35,6 +35,7 @@ class _Generation:
 class TorchBackend:
     model: TorchModel
     name: str = "torch"
+    vision_lanes: int = 1
     # Nobody has measured compiled steps on a graphics card yet; on a CPU they start late and gain little.
     gains_by_compiling: bool = False
     _adapter: dict[str, nn.Parameter] = field(default_factory=dict)
