@@ -17,8 +17,8 @@ from mlxtune.images import ImageRef
 from mlxtune.types import Pixels
 
 DEFAULT_BYTES = 2 << 30
-# Pixels that go through the vision tower at once, in each of its lanes, as its processor gives them: bounds the memory of the
-# pass. On MLX's CPU, four times as many took a tenth longer, since less of them stays in its caches; torch's takes either.
+# Pixels that go through the vision tower at once, as its processor gives them: bounds the memory of the pass. On MLX's CPU,
+# four times as many took a tenth longer, since less of them stays in its caches; torch's takes either.
 CHUNK_BYTES = 4 << 20
 _READERS = 2  # threads that decode and resize the next pictures meanwhile
 _AHEAD = 8  # pictures that wait for the tower
@@ -139,7 +139,7 @@ class FeatureStore(FreshPixels):
                 image, pixels = reading.popleft()
                 reading.extend((image, pool.submit(self._processor.pixels, image)) for image in islice(rest, 1))
                 chunk.append((image, pixels.result()))
-                full = len(chunk) >= lanes and sum(pixels.values.nbytes for _, pixels in chunk) >= CHUNK_BYTES * lanes
+                full = len(chunk) >= lanes and sum(pixels.values.nbytes for _, pixels in chunk) >= CHUNK_BYTES
                 if full or not reading:
                     yield self._computed(*zip(*chunk, strict=True))
                     chunk = []
