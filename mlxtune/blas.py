@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _LIBRARY = "libopenblas.so.0"  # Debian and Ubuntu: libopenblas0-pthread
@@ -18,30 +19,35 @@ _LIBRARY = "libopenblas.so.0"  # Debian and Ubuntu: libopenblas0-pthread
 
 def prefer_openblas() -> bool:
     """Loads OpenBLAS where it is installed, and says whether it is; elsewhere than on Linux there is no need."""
+    return _openblas() is not None
+
+
+@cache
+def _openblas() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     # A processor that is newer than the library gets the code of 2004 from it: 13 GFLOP/s a core instead of 90.
     if (core := _core_type(Path("/proc/cpuinfo"))) is not None:
         os.environ.setdefault("OPENBLAS_CORETYPE", core)
     try:
-        ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
     except OSError:
-        return False
-    return True
+        return None
 
 
 def threads() -> int:
     """How many compute a product together; 1 where OpenBLAS does not."""
-    return ctypes.CDLL(_LIBRARY).openblas_get_num_threads() if prefer_openblas() else 1
+    library = _openblas()
+    return library.openblas_get_num_threads() if library else 1
 
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Inside, one thread computes a product. Holds for the whole process; nothing may be computing at its beginning or end."""
-    if not prefer_openblas():
+    library, before = _openblas(), threads()
+    if library is None:
         yield
         return
-    library, before = ctypes.CDLL(_LIBRARY), threads()
     library.openblas_set_num_threads(1)
     try:
         yield

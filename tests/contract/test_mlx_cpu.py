@@ -188,6 +188,22 @@ def test_an_error_in_a_lane_comes_back_and_the_others_end_first() -> None:
     assert sorted(ended) == [3, 4, 5]
 
 
+def test_an_interrupt_waits_for_the_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = pytest.importorskip("mlxtune.backends.mlx.lanes")
+    ended, own, calls = [], lanes.wait, []
+
+    def interrupted(results: list) -> object:
+        calls.append(len(results))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return own(results)
+
+    monkeypatch.setattr(lanes, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lanes.side_by_side(lambda number: (sleep(0.2), ended.append(number)), [1, 2])
+    assert sorted(ended) == [1, 2]
+
+
 def test_a_process_that_took_gradients_ends_well() -> None:
     """MLX aborts a process in which a thread ends while it still keeps compiled functions."""
     code = """

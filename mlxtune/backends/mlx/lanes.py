@@ -31,7 +31,10 @@ def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part]) -> l
         return [function(parts[0])]
     with blas.single_threaded():
         results = [_lane(number).call(_as_lane, function, part) for number, part in enumerate(parts)]
-        wait(results)
+        try:
+            wait(results)
+        finally:
+            wait(results)  # an interrupt leaves them at work, and a process must not end so
     return [result.result() for result in results]
 
 
