@@ -1,6 +1,6 @@
-"""Which of its codes OpenBLAS is told to take: a processor that it does not know yet gets the slowest one from it."""
+"""Which of its codes OpenBLAS is told to take: a processor that it does not know yet gets the slowest one from it. And how many
+threads."""
 
-import ctypes
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,7 @@ def test_where_nothing_is_told_of_the_processor_its_own_guess_stays(tmp_path: Pa
 
 @pytest.mark.skipif(not blas.prefer_openblas(), reason="OpenBLAS is not installed")
 def test_one_thread_for_a_while() -> None:
-    library = ctypes.CDLL("libopenblas.so.0")
+    library = blas._openblas()
     before = blas.threads()
     library.openblas_set_num_threads(2)
     try:

@@ -14,22 +14,22 @@ from mlxtune.backends.mlx.vector import LOG2_E, by_parts, exp2, fused, sigmoid
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up."""
-    return settled(_swiglu(gate, up)) if by_parts(gate) else nn.silu(gate) * up
+    return settled(_swiglu(gate, up)) if by_parts(gate.dtype) else nn.silu(gate) * up
 
 
 def gelu(x: mx.array) -> mx.array:
     """x Phi(x), where Phi is the normal distribution. Source: Hendrycks and Gimpel 2016 (arXiv 1606.08415)."""
-    return settled(_gelu_erf(x)) if by_parts(x) else nn.gelu(x)
+    return settled(_gelu_erf(x)) if by_parts(x.dtype) else nn.gelu(x)
 
 
 def gelu_tanh(x: mx.array) -> mx.array:
     """Its approximation by tanh. Source: as above."""
-    return settled(_gelu_sigmoid(x, 2 * math.sqrt(2 / math.pi), 0.044715)) if by_parts(x) else nn.gelu_approx(x)
+    return settled(_gelu_sigmoid(x, 2 * math.sqrt(2 / math.pi), 0.044715)) if by_parts(x.dtype) else nn.gelu_approx(x)
 
 
 def gelu_quick(x: mx.array) -> mx.array:
     """x sigmoid(1.702 x). Source: as above."""
-    return settled(_gelu_sigmoid(x, 1.702, 0.0)) if by_parts(x) else nn.gelu_fast_approx(x)
+    return settled(_gelu_sigmoid(x, 1.702, 0.0)) if by_parts(x.dtype) else nn.gelu_fast_approx(x)
 
 
 @mx.custom_function

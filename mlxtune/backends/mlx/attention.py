@@ -45,7 +45,7 @@ Block = tuple[int, int, int]  # first query, last query + 1, keys that they reac
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask = None) -> mx.array:
     """softmax(q k^T scale) v, [B, heads, S, D]. q: [B, heads, S, D]. k, v: [B, kv_heads, T, D]."""
-    if not by_parts(q):
+    if not by_parts(q.dtype):
         allowed = mask.allowed if isinstance(mask, Visible) else mask
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=allowed)
     queries, keys = q.shape[2], k.shape[2]

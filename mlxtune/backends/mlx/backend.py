@@ -135,11 +135,11 @@ class MlxBackend:
     def memory(self) -> Memory:
         return memory()
 
+    # -- forward --------------------------------------------------------------------------------------------------
+
     def _features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
         return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
-
-    # -- forward --------------------------------------------------------------------------------------------------
 
     def _gradient(self, optimizer: AdamW, micro: Sequence[Batch], *, seed: int) -> tuple[float, mx.array, float]:
         """The step's loss, its gradient as the optimizer joins it, and that one's norm."""

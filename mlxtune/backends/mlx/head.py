@@ -48,7 +48,7 @@ def nll(logits: mx.array, labels: mx.array) -> mx.array:
 
     In parts, since MLX's CPU sums a row into one float32: over 150,000 tokens loss and gradient would be off by 1e-4.
     """
-    if by_parts(logits):
+    if by_parts(logits.dtype):
         return _nll_by_parts(labels)(logits)
     total = mx.logsumexp(mx.logsumexp(_in_parts(logits, -mx.inf), axis=-1), axis=-1)
     return total - _of_labels(logits, labels)

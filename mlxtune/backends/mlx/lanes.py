@@ -12,6 +12,7 @@ from typing import TypeVar
 import mlx.core as mx
 
 from mlxtune import blas
+from mlxtune.backends.mlx.vector import by_parts
 from mlxtune.backends.mlx.worker import Worker
 
 _MOST = 4  # each lane takes its own memory
@@ -20,9 +21,8 @@ Part, Result = TypeVar("Part"), TypeVar("Result")
 
 
 def lanes(dtype: mx.Dtype) -> int:
-    """How many there are for arrays of this type; `settled` stands where float32 is computed by parts."""
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    return min(blas.threads(), _MOST) if on_cpu and dtype == mx.float32 else 1
+    """How many there are for arrays of this type; `settled` stands where functions are built from parts."""
+    return min(blas.threads(), _MOST) if by_parts(dtype) else 1
 
 
 def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:

@@ -34,13 +34,14 @@ class LoraLinear(nn.Module):
         self.site = site
         self._weights, self._scale = weights, scale
         self._dropout = dropout
+        self._adapted = _adapted(base, scale) if type(base) is nn.Linear else None
 
     def __call__(self, x: mx.array) -> mx.array:
         a = self._weights.arrays[f"{self.site}.lora_A"].astype(x.dtype)
         b = self._weights.arrays[f"{self.site}.lora_B"].astype(x.dtype)
         dropping = self._weights.training and self._dropout
-        if type(self.base) is nn.Linear and not dropping:
-            return _adapted(self.base, self._scale)(x, a, b)[0]
+        if self._adapted is not None and not dropping:
+            return self._adapted(x, a, b)[0]
         kept = _drop(x, self._dropout, self._weights.keys[self.site]) if dropping else x
         # The scale belongs to the smallest of the arrays.
         return self.base(x) + (kept @ a.T * self._scale) @ b.T

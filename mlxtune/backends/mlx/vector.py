@@ -20,9 +20,9 @@ _POWERS += (9.618437357674640e-3, 1.339887440266574e-3, 1.535336188319500e-4)
 _ROUNDING = 1.5 * 2**23
 
 
-def by_parts(x: mx.array) -> bool:
-    """Whether functions of `x` are better built from these parts than taken from MLX."""
-    return x.dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu
+def by_parts(dtype: mx.Dtype) -> bool:
+    """Whether functions of such arrays are better built from these parts than taken from MLX."""
+    return dtype == mx.float32 and mx.default_device().type == mx.DeviceType.cpu
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
