@@ -10,7 +10,9 @@ ARGS ?=
 VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
-# Python compiles a module when it is first imported; all of torch and transformers at once would be a minute.
+# Python compiles a module when it is first imported; all of torch and transformers at once would be a minute. Where it may not
+# keep what it compiled, as container images often have it, every start does it again, for as long as the rest of the start.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := -m pip --disable-pip-version-check -qq install --no-compile
 PIP = $(BIN)/python $(INSTALL) -c constraints.txt
 

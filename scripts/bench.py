@@ -33,6 +33,7 @@ _PARTS = ("check", "time", "lean", "start", "growth", "table")
 
 def main() -> None:
     given = _options().parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every run would compile all that it imports once more
     if given.threads:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(given.threads)

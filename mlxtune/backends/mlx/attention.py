@@ -56,6 +56,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask
         # A product copies what has gaps between its rows, once for every block; one query is one block.
         k, v = mx.contiguous(k), mx.contiguous(v)
     grouped = (q * (scale * LOG2_E)).reshape(q.shape[0], k.shape[1], -1, queries, q.shape[3])
+    if mask is None:  # then a row's heads are no different from another row's, and so divide into blocks that fit
+        grouped, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (grouped, k, v))
     each = grouped.shape[0] * grouped.shape[2] * keys  # scores of a query in one head
     rows = min(queries, max(_SCORES // each, 32), 256 if mask is None else 128)
     heads = min(k.shape[1], max(_SCORES // (each * rows), 1))
