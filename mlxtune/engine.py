@@ -23,6 +23,7 @@ from mlxtune.recipe import ModelSpec
 from mlxtune.types import Encoded, Example
 from mlxtune.vision_weights import features_name
 
+_KEPT = 1024  # encoded rows, for later epochs: 10 to 30 kB each, and a millisecond to make again
 _TRIED = 4
 
 
@@ -77,7 +78,7 @@ class EncodedRows:
     def __init__(self, processor: Processor, examples: Sequence[Example], *, max_tokens: int) -> None:
         self.examples = examples
         self._processor, self._max_tokens = processor, max_tokens
-        self._encode = lru_cache(maxsize=4096)(lambda i: processor.encode(examples[i], max_tokens=max_tokens, answer=True))
+        self._encode = lru_cache(maxsize=_KEPT)(lambda i: processor.encode(examples[i], max_tokens=max_tokens, answer=True))
         numbers: dict[tuple[str, ...], int] = {}
         self.pictures = np.empty(len(examples), np.int64)  # the same number for rows about the same pictures
         refusals = []
