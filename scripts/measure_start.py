@@ -44,6 +44,7 @@ def main() -> None:
     options.add_argument("--backends", nargs="+", choices=["torch", "mlx"], default=["torch", "mlx"])
     options.add_argument("--folder", type=Path, help="keep the files there for the next time; default: a folder that goes away")
     given = options.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every start would compile all that it imports once more
     print("| backend | form | rows | first step done after | peak memory |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as gone:
         for backend in given.backends:
