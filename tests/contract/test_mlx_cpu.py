@@ -123,6 +123,8 @@ def test_swiglu() -> None:
 def test_many_tokens_go_through_an_mlp_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     decoder = pytest.importorskip("mlxtune.backends.mlx.decoder")
     mlp, seen = decoder.Mlp(8, 12), []
+    # The process draws all weights from one state, and a way back goes through all draws not computed yet, until the stack ends.
+    mx.eval(mlp.parameters())
     swiglu = decoder.swiglu
     monkeypatch.setattr(decoder, "swiglu", lambda gate, up: seen.append(gate.size // 12) or swiglu(gate, up))
     x = _random(2, rows, 8)

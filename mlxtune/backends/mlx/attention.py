@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxtune.backends.mlx.lanes import settled
+from mlxtune.backends.mlx.untraced import untraced
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference, fused
 
 _SCORES = 2**18  # of a block, in numbers: what stays in a core's cache
@@ -104,7 +105,7 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
 
     @mx.custom_function
     def attend(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        return _joined([forward(*some) for some in some_heads(q, k, v)])
+        return untraced(lambda *all_heads: _joined([forward(*some) for some in some_heads(*all_heads)]), q, k, v)
 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
         outs, sums = [], []
@@ -122,7 +123,8 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
     def vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
         (d_out, _), (out, sums) = cotangents, outputs
         carried = (d_out * out).sum(-1, keepdims=True)
-        return _joined([backward(*some) for some in some_heads(*primals, mx.contiguous(d_out), carried, sums)])
+        arrays = *primals, mx.contiguous(d_out), carried, sums
+        return untraced(lambda *all_heads: _joined([backward(*some) for some in some_heads(*all_heads)]), *arrays)
 
     def backward(
         q: mx.array, k: mx.array, v: mx.array, d_out: mx.array, carried: mx.array, sums: mx.array

@@ -104,13 +104,14 @@ class MlxBackend:
             own = np.broadcast_to(own_mask(batch), (len(before), width, width))
             inputs.mask = Visible.of(np.concatenate([before, own], axis=-1))
         inputs.caches, state.seen = state.caches, np.concatenate([state.seen, batch.valid], axis=1)
+        inputs.rows = mx.arange(width - 1, batch.input_ids.size, width)  # the last of each prompt
         return state, self._likeliest(self.model.hidden(inputs), top)
 
     def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:
         state.seen = np.concatenate([state.seen, np.ones((len(tokens), 1), bool)], axis=1)
         mask = None if state.seen.all() else Visible.of(state.seen[:, None])
         inputs = Inputs(mx.array(tokens)[:, None], mx.array(positions)[:, :, None], mask=mask, caches=state.caches)
-        return self._likeliest(self.model.hidden(inputs), top)
+        return self._likeliest(self.model.hidden(inputs)[:, 0], top)
 
     def select(self, state: Any, rows: np.ndarray) -> None:
         state.seen = state.seen[rows]
@@ -158,7 +159,8 @@ class MlxBackend:
         return total.item() / self._scale.value, gradient, length.item()
 
     def _likeliest(self, hidden: mx.array, top: int) -> Likeliest:
-        logits = self.model.head(hidden[:, -1]).astype(mx.float32)
+        """hidden: [B, hidden] of each row's last token."""
+        logits = self.model.head(hidden).astype(mx.float32)
         ids = logits.argmax(-1, keepdims=True) if top == 1 else mx.argsort(-logits, axis=-1)[:, :top]
         log_probabilities = mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
         return Likeliest(np.array(ids.astype(mx.int32)), np.array(log_probabilities))

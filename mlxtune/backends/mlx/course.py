@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,11 +14,30 @@ from mlxtune.backends.mlx.lora import LoraLinear, Weights
 Gradients = dict[str, mx.array]
 
 
+def at(x: mx.array, rows: mx.array | None) -> mx.array:
+    """[B, S, width] -> [N, width] at places of the flattened [B * S]; x where there are none."""
+    return x if rows is None else x.reshape(-1, x.shape[-1])[rows]
+
+
 class Leg(NamedTuple):
     """layer: whose adapted parts `run` uses. run: (x, features) -> x, both as in `Course`."""
 
     layer: nn.Module
     run: Callable[[mx.array, mx.array | None], mx.array]
+
+
+def legs_of(
+    layers: Sequence[nn.Module],
+    run: Callable[[Any, mx.array, Any, mx.array | None], mx.array],
+    caches: Sequence[Any] | None,
+    rows: mx.array | None,
+) -> list[Leg]:
+    """run: (layer, x, cache, rows) -> x. Only the last layer is told which `rows` are wanted."""
+    each = zip(layers, caches or [None] * len(layers), [*[None] * (len(layers) - 1), rows], strict=True)
+    return [
+        Leg(layer, lambda x, features, layer=layer, cache=cache, rows=rows: run(layer, x, cache, rows))
+        for layer, cache, rows in each
+    ]
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,7 @@ class Course:
     finish: Callable[[mx.array], mx.array]
 
     def run(self, features: mx.array | None) -> mx.array:
-        """[B, S, hidden] behind the last norm."""
+        """What `Model.hidden` gives."""
         x = self.start(features)
         for leg in self.legs:
             x = leg.run(x, features)

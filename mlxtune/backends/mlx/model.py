@@ -28,6 +28,7 @@ class Inputs:
     feature_rows: mx.array | None = None  # [B * S] int32; 1 + the row of the features that stands there, 0 where there is none
     crossed_rows: mx.array | None = None  # [B, T] int32; the features that cross-attention looks at
     caches: list[Any] | None = None
+    rows: mx.array | None = None  # [N] int32; the places of the flattened [B * S] whose hidden states are wanted; None: all
 
 
 class Model(nn.Module):
@@ -73,12 +74,15 @@ class Model(nn.Module):
         return [KVCache(room) for _ in self.text.layers]
 
     def hidden(self, inputs: Inputs) -> mx.array:
-        """[B, S, hidden] behind the last norm."""
+        """Behind the last norm: [N, hidden] at `inputs.rows`, or [B, S, hidden]."""
         return self.course(inputs).run(inputs.features)
 
     def course(self, inputs: Inputs) -> Course:
-        """The batch's way through the text model; features are its argument, not those of `inputs`."""
-        legs = self.text.legs(inputs.positions, inputs.mask, inputs.caches)
+        """The batch's way through the text model; features are its argument, not those of `inputs`.
+
+        Behind the attention of the last layer nobody looks at another token: `inputs.rows` alone go on from there.
+        """
+        legs = self.text.legs(inputs.positions, inputs.mask, inputs.caches, inputs.rows)
         return Course(lambda features: self.embed(inputs, features), legs, self.text.norm)
 
     def embed(self, inputs: Inputs, features: mx.array | None) -> mx.array:

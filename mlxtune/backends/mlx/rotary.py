@@ -5,6 +5,8 @@ Source: Su et al. 2021 (arXiv 2104.09864).
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -37,7 +39,19 @@ def rotary(angles: mx.array, dtype: mx.Dtype) -> Rotary:
     return mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
 
 
+@mx.custom_function
 def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     """x turned by the angles of its position; the two halves of the last axis are the pairs' members."""
+    return _turned(x, cos, sin)
+
+
+@rotate.vjp
+def _turned_back(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """MLX's own way back through the halves copies each into an array of zeros. Angles get no gradient."""
+    x, cos, sin = primals
+    return _turned(cotangent, cos, -sin).astype(x.dtype), mx.zeros_like(cos), mx.zeros_like(sin)
+
+
+def _turned(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     half = x.shape[-1] // 2
     return x * cos + mx.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin

@@ -35,12 +35,12 @@ class Step:
 
     def loss(self, batch: Batch, *, scale: mx.array | float = 1.0) -> mx.array:
         arrays = arrays_of(batch)
-        return self._weighted_nll(self.model.hidden(self._inputs(batch, arrays)), arrays, scale)
+        return self._weighted_nll(self.model.hidden(self._scored_inputs(batch, arrays)), arrays, scale)
 
     def scored(self, batch: Batch) -> mx.array:
         """[N, hidden] at `score_rows`."""
         arrays = arrays_of(batch)
-        return _at(self.model.hidden(self._inputs(batch, arrays)), arrays["score_rows"])
+        return self.model.hidden(self._scored_inputs(batch, arrays))
 
     def gradients(self, batch: Batch, *, scale: float) -> tuple[mx.array, Gradients]:
         """The loss times `scale`, and its gradient for each of the adapter's arrays."""
@@ -64,6 +64,9 @@ class Step:
     def inputs(self, batch: Batch) -> Inputs:
         return self._inputs(batch, arrays_of(batch))
 
+    def _scored_inputs(self, batch: Batch, arrays: Arrays) -> Inputs:
+        return replace(self._inputs(batch, arrays), rows=arrays["score_rows"])
+
     def _inputs(self, batch: Batch, arrays: Arrays) -> Inputs:
         mask = "causal" if batch.visible is None else Visible(arrays["visible"], reach_of(batch.visible))
         inputs = inputs_of(arrays, mask=mask)
@@ -73,11 +76,11 @@ class Step:
         """What is compiled: everything that differs between batches is an argument, the frozen weights are constants."""
         self.weights.arrays, self.weights.keys = own, keys
         inputs = inputs_of(arrays, mask=Visible(arrays["visible"]) if "visible" in arrays else "causal")
-        return self._weighted_nll(self.model.hidden(inputs), arrays, scale)
+        return self._weighted_nll(self.model.hidden(replace(inputs, rows=arrays["score_rows"])), arrays, scale)
 
     def _layer_by_layer(self, batch: Batch, scale: mx.array) -> tuple[mx.array, Gradients]:
         arrays = arrays_of(batch)
-        inputs = self._inputs(batch, arrays)
+        inputs = self._scored_inputs(batch, arrays)
         before = [name for name in self.weights.arrays if self.model.is_vision(name)] if batch.pixels else []
         loss, gradients, d_features = layerwise_gradients(
             self.model.course(inputs),
@@ -99,7 +102,7 @@ class Step:
     def _weighted_nll(self, hidden: mx.array, arrays: Arrays, scale: mx.array | float) -> mx.array:
         # Scaled before anything is differentiated: the head's gradient is taken at once, in the model's own precision.
         weights = arrays["weights"] * scale
-        return weighted_nll(self.model.head, _at(hidden, arrays["score_rows"]), arrays["labels"], weights)
+        return weighted_nll(self.model.head, hidden, arrays["labels"], weights)
 
 
 def arrays_of(batch: Batch) -> dict[str, mx.array]:
@@ -115,7 +118,3 @@ def arrays_of(batch: Batch) -> dict[str, mx.array]:
 def inputs_of(arrays: Arrays, *, mask: Mask) -> Inputs:
     given = {name: arrays.get(name) for name in ("features", "feature_rows", "crossed_rows")}
     return Inputs(arrays["input_ids"], arrays["positions"], mask=mask, **given)
-
-
-def _at(hidden: mx.array, rows: mx.array) -> mx.array:
-    return hidden.reshape(-1, hidden.shape[-1])[rows]

@@ -102,6 +102,8 @@ class TorchBackend:
             before = state.seen[:, None].expand(-1, own.shape[1], -1)
             inputs.mask = torch.cat([before, own.expand(len(before), -1, -1)], dim=-1)[:, None]
         inputs.cache, state.seen = state.cache, torch.cat([state.seen, valid], dim=1)
+        # The last token of each prompt.
+        inputs.rows = torch.arange(valid.shape[1] - 1, valid.numel(), valid.shape[1], device=self.model.device)
         return state, self._likeliest(self.model.hidden(inputs), top)
 
     @torch.inference_mode()
@@ -109,7 +111,8 @@ class TorchBackend:
         fresh = torch.ones((len(tokens), 1), dtype=torch.bool, device=self.model.device)
         state.seen = torch.cat([state.seen, fresh], dim=1)
         ids, places = self._tensor(tokens).long()[:, None], self._tensor(positions).long()[:, :, None]
-        return self._likeliest(self.model.hidden(Inputs(ids, places, mask=state.seen[:, None, None], cache=state.cache)), top)
+        inputs = Inputs(ids, places, mask=state.seen[:, None, None], cache=state.cache)
+        return self._likeliest(self.model.hidden(inputs)[:, 0], top)
 
     @torch.inference_mode()
     def select(self, state: Any, rows: np.ndarray) -> None:
@@ -173,7 +176,9 @@ class TorchBackend:
 
     def _scored(self, batch: Batch) -> torch.Tensor:
         """[N, hidden] at `score_rows`."""
-        return self.model.hidden(self._inputs(batch)).flatten(0, 1)[self._tensor(batch.score_rows).long()]
+        inputs = self._inputs(batch)
+        inputs.rows = self._tensor(batch.score_rows).long()
+        return self.model.hidden(inputs)
 
     def _inputs(self, batch: Batch) -> Inputs:
         inputs = Inputs(self._tensor(batch.input_ids).long(), self._tensor(batch.positions).long())
@@ -190,7 +195,8 @@ class TorchBackend:
         return inputs
 
     def _likeliest(self, hidden: torch.Tensor, top: int) -> Likeliest:
-        logits = self.model.head(hidden[:, -1]).float()
+        """hidden: [B, hidden] of each row's last token."""
+        logits = self.model.head(hidden).float()
         found = logits.topk(top)
         log_probabilities = found.values - logits.logsumexp(-1, keepdim=True)
         return Likeliest(found.indices.to(torch.int32).cpu().numpy(), log_probabilities.cpu().numpy())

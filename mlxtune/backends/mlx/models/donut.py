@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Course, Leg
+from mlxtune.backends.mlx.course import Course, Leg, at
 from mlxtune.backends.mlx.model import Inputs, Model
 from mlxtune.backends.mlx.models.idefics3 import ACTIVATIONS, convolved
 from mlxtune.families import ModelConfig
@@ -266,7 +266,8 @@ class Decoder(nn.Module):
             return Leg(layer, run)
 
         caches = inputs.caches or [None] * len(self.layers)
-        return Course(start, [leg(*pair) for pair in zip(self.layers, caches, strict=True)], self.layer_norm)
+        legs = [leg(*pair) for pair in zip(self.layers, caches, strict=True)]
+        return Course(start, legs, lambda x: self.layer_norm(at(x, inputs.rows)))
 
 
 class DecoderModel(nn.Module):

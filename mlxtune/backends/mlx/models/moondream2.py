@@ -14,7 +14,7 @@ import numpy as np
 from mlxtune.backends.mlx.activations import gelu_tanh
 from mlxtune.backends.mlx.attention import Mask, attention
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Leg
+from mlxtune.backends.mlx.course import Leg, at, legs_of
 from mlxtune.backends.mlx.model import Model
 from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate
 from mlxtune.families import ModelConfig
@@ -33,7 +33,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden, (heads + 2 * kv_heads) * self.head_dim)
         self.proj = nn.Linear(hidden, hidden)
 
-    def __call__(self, x: mx.array, *, turns: Rotary | None = None, mask: Mask = None, cache: KVCache | None = None) -> mx.array:
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.proj(self.attended(x))
+
+    def attended(self, x: mx.array, turns: Rotary | None = None, mask: Mask = None, cache: KVCache | None = None) -> mx.array:
+        """What the output projection takes."""
         heads = self.qkv(x).reshape(*x.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
         q, k, v = mx.split(heads, [self.heads, self.heads + self.kv_heads], axis=1)
         if turns is not None:
@@ -41,7 +45,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
-        return self.proj(out.transpose(0, 2, 1, 3).reshape(x.shape))
+        return out.transpose(0, 2, 1, 3).reshape(x.shape)
 
 
 def _turned(x: mx.array, turns: Rotary) -> mx.array:
@@ -66,9 +70,11 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: mx.array | None) -> mx.array:
+        """x: [B, S, hidden]. Gives the same, or [N, hidden] at `rows`."""
         normed = self.ln(x)
-        return x + self.attn(normed, turns=turns, mask=mask, cache=cache) + self.mlp(normed)
+        seen = self.attn.attended(normed, turns, mask, cache)
+        return at(x, rows) + self.attn.proj(at(seen, rows)) + self.mlp(at(normed, rows))
 
 
 class Text(nn.Module):
@@ -83,14 +89,11 @@ class Text(nn.Module):
     def embed_tokens(self, ids: mx.array) -> mx.array:
         return self.wte[ids]
 
-    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None) -> list[Leg]:
-        """Of the blocks. positions: [1, B, S]."""
+    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: mx.array | None) -> list[Leg]:
+        """Of the blocks. positions: [1, B, S]. rows: see `Inputs`."""
         angles = positions[0].astype(mx.float32)[..., None] * mx.array(self._frequencies)
         turns = rotary(angles[:, None], self.post_ln.weight.dtype)  # [B, 1, S, rotary_dim] each
-        return [
-            Leg(block, lambda x, features, block=block, cache=cache: block(x, turns, mask, cache))
-            for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True)
-        ]
+        return legs_of(self.blocks, lambda block, x, cache, rows: block(x, turns, mask, cache, rows), caches, rows)
 
     @property
     def norm(self) -> nn.Module:

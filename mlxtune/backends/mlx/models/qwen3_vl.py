@@ -98,7 +98,7 @@ class Qwen3VL(Qwen2_5_VL):
         plain = super().course(inputs)
         width = self.text.embed_tokens.weight.shape[-1]
         levels = 0 if inputs.features is None else inputs.features.shape[-1] // width - 1
-        assert levels <= len(plain.legs), "a level of features has no layer to be added behind"
+        assert levels < len(plain.legs), "a level of features has no layer to be added behind"
 
         def deeper(leg: Leg, level: int) -> Leg:
             def run(x: mx.array, features: mx.array) -> mx.array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,30 @@ class Inputs:
     feature_rows: torch.Tensor | None = None  # [M] int64; which row of the features goes there
     crossed_rows: torch.Tensor | None = None  # [B, T] int64; the features that cross-attention looks at
     cache: Any = None
+    rows: torch.Tensor | None = None  # [N] int64; the places of the flattened [B * S] whose hidden states are wanted; None: all
+
+
+def at(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    """[B, S, width] -> [N, width] at places of the flattened [B * S]; x where there are none."""
+    return x if rows is None else x.flatten(0, 1)[rows]
+
+
+class Narrowed(nn.Module):
+    """transformers' layer of a Llama-like text model. Behind the attention of the last one nobody looks at another token: the
+    wanted rows alone go on from there."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor, rows: torch.Tensor, **settings: Any) -> torch.Tensor:
+        """x: [B, S, hidden]. Gives [N, hidden] at `rows`."""
+        x = at(x + self.layer.self_attn(self.layer.input_layernorm(x), **settings)[0], rows)
+        return x + self.layer.mlp(self.layer.post_attention_layernorm(x))
 
 
 class TorchModel(ABC):
-    """model: the family's module. text: its decoder, with `embed_tokens`, `layers`, `norm`, `rotary_emb`.
+    """model: the family's module. text: its decoder, with `embed_tokens`, Llama-like `layers`, `norm`, `rotary_emb`.
 
     Names of `model`'s layers are the family's canonical ones. A family whose text model has another shape writes `hidden`.
     """
@@ -96,13 +117,24 @@ class TorchModel(ABC):
         return DynamicCache()
 
     def hidden(self, inputs: Inputs) -> torch.Tensor:
-        """[B, S, hidden] behind the last norm."""
+        """Behind the last norm: [N, hidden] at `inputs.rows`, or [B, S, hidden]."""
         text, hidden = self.text, self.embed(inputs)
         rotary = text.rotary_emb(hidden, self.rotary_positions(inputs.positions))
-        for layer in text.layers:
-            how = {"attention_mask": inputs.mask, "position_embeddings": rotary, "past_key_values": inputs.cache}
-            hidden = self.through(layer, hidden, **how)
-        return text.norm(hidden)
+        how = {"attention_mask": inputs.mask, "position_embeddings": rotary, "past_key_values": inputs.cache}
+        *before, last = text.layers
+        for number, layer in enumerate(before):
+            hidden = self.deepened(self.through(layer, hidden, **how), number, inputs)
+        if inputs.rows is None:
+            return text.norm(self.through(last, hidden, **how))
+        return text.norm(self.through(self._narrowed, hidden, inputs.rows, **how))
+
+    def deepened(self, hidden: torch.Tensor, number: int, inputs: Inputs) -> torch.Tensor:
+        """What comes out of layer `number`, with what the family adds there; nothing is added behind the last one."""
+        return hidden
+
+    @cached_property
+    def _narrowed(self) -> Narrowed:
+        return Narrowed(self.text.layers[-1])
 
     def through(self, layer: nn.Module, hidden: torch.Tensor, /, *more: Any, **settings: Any) -> torch.Tensor:
         """One layer of the text model; in a training step compiled where `compiled` says so.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from mlxtune.backends.torch.models.base import Inputs, TorchModel, from_transformers
+from mlxtune.backends.torch.models.base import Inputs, TorchModel, at, from_transformers
 from mlxtune.families.config import ModelConfig
 from mlxtune.families.donut import parts_of
 from mlxtune.types import Pixels
@@ -52,4 +52,4 @@ class Donut(TorchModel):
             features = inputs.features.to(hidden.dtype)[inputs.crossed_rows]
         for layer in text.layers:
             hidden = self.through(layer, hidden, inputs.mask, features, past_key_values=inputs.cache)
-        return text.layer_norm(hidden)
+        return text.layer_norm(at(hidden, inputs.rows))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import embedding, gelu
 
 from mlxtune.backends.torch.attention import by_reach
-from mlxtune.backends.torch.models.base import Inputs, TorchModel, check_weights
+from mlxtune.backends.torch.models.base import Inputs, TorchModel, at, check_weights
 from mlxtune.errors import BackendError, ModelError
 from mlxtune.families import Family, ModelConfig, family_of
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
@@ -36,7 +36,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden, (heads + 2 * kv_heads) * self.head_dim)
         self.proj = nn.Linear(hidden, hidden)
 
-    def forward(
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(self.attended(x))
+
+    def attended(
         self,
         x: torch.Tensor,
         *,
@@ -45,7 +48,7 @@ class Attention(nn.Module):
         cache: Any = None,
         layer: int = 0,
     ) -> torch.Tensor:
-        """rotary: for text, which is causal where there is no mask; without it all see all."""
+        """What the output projection takes. rotary: for text, which is causal where there is no mask; without it all see all."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         if rotary is not None:
@@ -53,7 +56,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, layer)
         out, _ = by_reach(self, q, k, v, mask, is_causal=rotary is not None)
-        return self.proj(out.flatten(2))
+        return out.flatten(2)
 
 
 class Mlp(nn.Module):
@@ -72,9 +75,11 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def forward(self, x: torch.Tensor, *, rotary: Rotary, mask: torch.Tensor | None, cache: Any, layer: int) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: torch.Tensor | None, **how: Any) -> torch.Tensor:
+        """x: [B, S, hidden]. Gives the same, or [N, hidden] at `rows`. how: of `Attention.attended`."""
         normed = self.ln(x)
-        return x + self.attn(normed, rotary=rotary, mask=mask, cache=cache, layer=layer) + self.mlp(normed)
+        seen = self.attn.attended(normed, **how)
+        return at(x, rows) + self.attn.proj(at(seen, rows)) + self.mlp(at(normed, rows))
 
 
 class Text(nn.Module):
@@ -180,7 +185,8 @@ class Moondream2(TorchModel):
         angles = (inputs.positions[0].float()[..., None] * self._frequencies).repeat(1, 1, 2)[:, None]
         rotary = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for number, block in enumerate(self.text.blocks):
-            x = self.through(block, x, rotary=rotary, mask=inputs.mask, cache=inputs.cache, layer=number)
+            rows = inputs.rows if number == len(self.text.blocks) - 1 else None
+            x = self.through(block, x, rows, rotary=rotary, mask=inputs.mask, cache=inputs.cache, layer=number)
         return self.text.post_ln(x)
 
 

@@ -20,21 +20,14 @@ class Qwen3VL(Qwen2_5_VL):
         out = self.model.model.visual(self._values(pixels), grid_thw=grids)
         return torch.cat([out.pooler_output, *out.deepstack_features], dim=-1)
 
-    def hidden(self, inputs: Inputs) -> torch.Tensor:
-        text, hidden = self.text, self.embed(inputs)
-        levels = _levels(inputs, hidden)
-        assert len(levels) <= len(text.layers), "a level of features has no layer to be added behind"
-        rotary = text.rotary_emb(hidden, self.rotary_positions(inputs.positions))
-        for number, layer in enumerate(text.layers):
-            how = {"attention_mask": inputs.mask, "position_embeddings": rotary, "past_key_values": inputs.cache}
-            hidden = self.through(layer, hidden, **how)
-            if number < len(levels):
-                hidden = hidden.flatten(0, 1).index_add(0, inputs.image_rows, levels[number]).view_as(hidden)
-        return text.norm(hidden)
-
-
-def _levels(inputs: Inputs, hidden: torch.Tensor) -> list[torch.Tensor]:
-    """[M, hidden] for each level beside the last features: what is added at the pictures' places."""
-    if inputs.features is None:
-        return []
-    return list(inputs.features.to(hidden.dtype)[inputs.feature_rows].split(hidden.shape[-1], dim=-1)[1:])
+    def deepened(self, hidden: torch.Tensor, number: int, inputs: Inputs) -> torch.Tensor:
+        """Behind the first layers, each its level of the features at the pictures' places."""
+        if inputs.features is None:
+            return hidden
+        width = hidden.shape[-1]
+        begin, levels = (number + 1) * width, inputs.features.shape[-1] // width - 1
+        assert levels < len(self.text.layers), "a level of features has no layer to be added behind"
+        if number >= levels:
+            return hidden
+        added = inputs.features[:, begin : begin + width].to(hidden.dtype)[inputs.feature_rows]
+        return hidden.flatten(0, 1).index_add(0, inputs.image_rows, added).view_as(hidden)
