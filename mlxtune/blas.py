@@ -1,7 +1,7 @@
 """A fast matrix product for MLX on Linux.
 
 MLX's Linux wheel brings the reference BLAS, which multiplies float32 matrices some thirty times slower than OpenBLAS
-does. A library whose symbols are global before libmlx.so is loaded takes its place.
+does. A library whose symbols are global before libmlx.so is loaded takes its place: the system's, or else numpy's.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from mlxtune.numpy_blas import Library, numpys_openblas
+
 _LIBRARY = "libopenblas.so.0"  # Debian and Ubuntu: libopenblas0-pthread
 
 
 def prefer_openblas() -> bool:
-    """Loads OpenBLAS where it is installed, and says whether it is; elsewhere than on Linux there is no need."""
+    """Loads OpenBLAS where there is one, and says whether there is; elsewhere than on Linux there is no need."""
     return _openblas() is not None
 
 
 @cache
-def _openblas() -> ctypes.CDLL | None:
+def _openblas() -> Library | None:
     if not sys.platform.startswith("linux"):
         return None
     # A processor that is newer than the library gets the code of 2004 from it: 13 GFLOP/s a core instead of 90.
     if (core := _core_type(Path("/proc/cpuinfo"))) is not None:
         os.environ.setdefault("OPENBLAS_CORETYPE", core)
     try:
-        return ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
     except OSError:
-        return None
+        return numpys_openblas()
+    return Library(library.openblas_get_num_threads, library.openblas_set_num_threads)
 
 
 def threads() -> int:
     """How many compute a product together; 1 where OpenBLAS does not."""
     library = _openblas()
-    return library.openblas_get_num_threads() if library else 1
+    return library.threads() if library else 1
 
 
 @contextmanager
@@ -48,11 +51,11 @@ def single_threaded() -> Iterator[None]:
     if library is None:
         yield
         return
-    library.openblas_set_num_threads(1)
+    library.set_threads(1)
     try:
         yield
     finally:
-        library.openblas_set_num_threads(before)
+        library.set_threads(before)
 
 
 def _core_type(cpuinfo: Path) -> str | None:
@@ -74,4 +77,4 @@ def notes() -> tuple[str, ...]:
     """What a user should know about the speed of MLX on this machine."""
     if not sys.platform.startswith("linux") or prefer_openblas():
         return ()
-    return ("MLX multiplies with its slow built-in BLAS here; `apt-get install libopenblas0-pthread` makes it many times faster",)
+    return ("MLX multiplies with its slow built-in BLAS here; `apt-get install libopenblas0-pthread`, or g++, makes it faster",)
