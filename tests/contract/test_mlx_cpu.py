@@ -119,6 +119,24 @@ def test_swiglu() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=_TOLERANCE)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 3e-2)])
+def test_rotation(precision: str, tolerance: float) -> None:
+    rotary = pytest.importorskip("mlxtune.backends.mlx.rotary")
+    x, d_out = _random(2, 3, 5, 8).astype(getattr(mx, precision)), _random(2, 3, 5, 8)
+    turns = cos, sin = rotary.rotary(_random(2, 1, 5, 4), mx.float32)
+
+    def plain(x: Array) -> Array:
+        """transformers' `rotate_half`, whose sines have no sign."""
+        half = mx.concatenate([-x[..., 4:], x[..., :4]], axis=-1)
+        return x * cos + half * mx.concatenate([sin[..., 4:]] * 2, axis=-1)
+
+    wanted = mx.vjp(plain, [x], [d_out])
+    found = mx.vjp(lambda x: rotary.rotate(x, *turns), [x], [d_out])
+    assert found[1][0].dtype == x.dtype
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(*(np.array(a[0].astype(mx.float32)) for a in (one, other)), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("rows", [63, 64, 65, 200])
 def test_many_tokens_go_through_an_mlp_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     decoder = pytest.importorskip("mlxtune.backends.mlx.decoder")
