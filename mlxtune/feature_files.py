@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from mlxtune.cache import cache_folder
+
 _RECENT_S = 3600.0  # a file read again within this time is not marked anew: marking costs a system call
 
 
 def default_folder() -> Path:
-    """MLXTUNE_CACHE, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("MLXTUNE_CACHE") or user_cache_path("mlxtune")) / "features"
+    """Of the store, in the cache folder."""
+    return cache_folder() / "features"
 
 
 class FeatureFiles:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from mlxtune.cache import cache_folder
 
 _BRIDGE = """
 #include <cstdint>
@@ -47,22 +48,18 @@ def numpys_openblas() -> Library | None:
         return None
     try:
         theirs = ctypes.CDLL(str(files[0]))
-        product, get, set_ = (
-            theirs.scipy_cblas_sgemm64_,
-            *(getattr(theirs, f"scipy_openblas_{what}_num_threads64_") for what in ("get", "set")),
-        )
+        product = theirs.scipy_cblas_sgemm64_
+        library = Library(theirs.scipy_openblas_get_num_threads64_, theirs.scipy_openblas_set_num_threads64_)
         bridge = ctypes.CDLL(str(_bridge(compiler)), mode=ctypes.RTLD_GLOBAL)
     except (AttributeError, OSError, subprocess.CalledProcessError):
         return None
     bridge.mlxtune_product(product)
-    return Library(get, set_)
+    return library
 
 
 def _bridge(compiler: str) -> Path:
-    from platformdirs import user_cache_path
-
     key = hashlib.sha256(f"{platform.machine()}\n{_BRIDGE}".encode()).hexdigest()[:16]
-    path = Path(os.environ.get("MLXTUNE_CACHE") or user_cache_path("mlxtune")) / "blas" / f"{key}.so"
+    path = cache_folder() / "blas" / f"{key}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:

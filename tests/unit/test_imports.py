@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[2] / "mlxtune"
 
 # Each layer may import those above it in this table, and nothing of its own line.
 LAYERS = (
-    ("errors", "text", "numpy_blas", "process"),
+    ("errors", "text", "cache", "process"),
+    ("numpy_blas",),
     ("blas",),
     ("images", "entities"),
     ("types",),
