@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from mlxtune.cpu import CPUINFO, INTEL, processor
 from mlxtune.numpy_blas import Library, numpys_openblas
 
 _LIBRARY = "libopenblas.so.0"  # Debian and Ubuntu: libopenblas0-pthread
@@ -29,7 +30,7 @@ def _openblas() -> Library | None:
     if not sys.platform.startswith("linux"):
         return None
     # A processor that is newer than the library gets the code of 2004 from it: 13 GFLOP/s a core instead of 90.
-    if (core := _core_type(Path("/proc/cpuinfo"))) is not None:
+    if (core := _core_type()) is not None:
         os.environ.setdefault("OPENBLAS_CORETYPE", core)
     try:
         library = ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
@@ -58,15 +59,11 @@ def single_threaded() -> Iterator[None]:
         library.set_threads(before)
 
 
-def _core_type(cpuinfo: Path) -> str | None:
+def _core_type(cpuinfo: Path = CPUINFO) -> str | None:
     """OpenBLAS's name for the instructions of an Intel processor; None where its own guess is the better one."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    told = dict(map(str.strip, line.split(":", 1)) for line in reversed(lines) if ":" in line)
+    told = processor(cpuinfo)
     flags = set(told.get("flags", "").split())
-    if told.get("vendor_id") != "GenuineIntel":
+    if told.get("vendor_id") != INTEL:
         return None
     if {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return "SkylakeX"

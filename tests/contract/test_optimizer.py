@@ -81,9 +81,12 @@ def test_the_norm_of_very_many_numbers() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_adapted_layer(dtype: torch.dtype, bias: bool) -> None:
+@pytest.mark.parametrize("by_onednn", [False, torch.backends.mkldnn.is_available()])
+def test_an_adapted_layer(by_onednn: bool, dtype: torch.dtype, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlxtune.backends.torch import products
     from mlxtune.backends.torch.lora import LoraLinear
 
+    monkeypatch.setattr(products, "_BY_ONEDNN", by_onednn)
     torch.manual_seed(0)
     base = torch.nn.Linear(24, 15, bias=bias).requires_grad_(False).to(dtype)
     layer = LoraLinear(base, lora_a=torch.randn(4, 24), lora_b=torch.randn(15, 4), scale=0.7, dropout=0.0)

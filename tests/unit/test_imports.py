@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "mlxtune"
 
 # Each layer may import those above it in this table, and nothing of its own line.
 LAYERS = (
-    ("errors", "text", "cache", "process"),
+    ("errors", "text", "cache", "process", "cpu"),
     ("numpy_blas",),
     ("blas",),
     ("images", "entities"),

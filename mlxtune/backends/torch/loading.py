@@ -11,6 +11,7 @@ from mlxtune.backends.base import Loading
 from mlxtune.backends.pickled import safe_weights
 from mlxtune.backends.torch.device import pick_dtype
 from mlxtune.backends.torch.models import MODELS, TorchModel
+from mlxtune.backends.torch.products import multiply_well
 from mlxtune.errors import BackendError
 from mlxtune.families import family_of, read_config
 
@@ -26,7 +27,10 @@ def load_model(folder: Path, loading: Loading, device: torch.device) -> TorchMod
     dtype = pick_dtype(loading.precision, device)
     model = kind.build(config, dtype=dtype, settings=_quantization(loading, dtype, device))
     model.requires_grad_(False)
-    return kind(model.eval() if loading.quantize else model.to(device).eval(), device)
+    if not loading.quantize:
+        model.to(device)
+        multiply_well(model)
+    return kind(model.eval(), device)
 
 
 def _quantization(loading: Loading, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mlxtune.adapters import Adapter
+from mlxtune.backends.torch.products import Linear, product
 
 
 class LoraLinear(nn.Module):
@@ -23,7 +24,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) is nn.Linear and not (self.training and self.dropout.p):
+        if type(self.base) in (nn.Linear, Linear) and not (self.training and self.dropout.p):
             return _Adapted.apply(x, self.base.weight, self.base.bias, a, b, self.scale)
         # A quantised base, or the two read different numbers.
         low = nn.functional.linear(self.dropout(x), a)
@@ -45,8 +46,8 @@ class _Adapted(torch.autograd.Function):
         scale: float,
     ) -> torch.Tensor:
         rows = x.flatten(0, -2)
-        low = rows @ a.T
-        out = nn.functional.linear(rows, weight, bias).addmm_(low, b.T, alpha=scale)
+        low = product(rows, a)
+        out = product(rows, weight, bias).addmm_(low, b.T, alpha=scale)
         ctx.save_for_backward(x, weight, a, b, low)
         ctx.scale = scale
         return out.view(*x.shape[:-1], -1)
@@ -55,9 +56,10 @@ class _Adapted(torch.autograd.Function):
     def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, a, b, low = ctx.saved_tensors
         d_rows = d_out.flatten(0, -2)
-        d_low = (d_rows @ b).mul_(ctx.scale)
-        d_x = (d_rows @ weight).addmm_(d_low, a).view_as(x) if ctx.needs_input_grad[0] else None
-        return d_x, None, None, d_low.T @ x.flatten(0, -2), (d_rows.T @ low).mul_(ctx.scale), None
+        d_low = product(d_rows, b.T).mul_(ctx.scale)
+        d_x = product(d_rows, weight.T).addmm_(d_low, a).view_as(x) if ctx.needs_input_grad[0] else None
+        d_a, d_b = product(d_low.T, x.flatten(0, -2).T), product(low.T, d_rows.T).mul_(ctx.scale).T
+        return d_x, None, None, d_a, d_b, None
 
 
 def attach(model: nn.Module, adapter: Adapter, *, device: torch.device) -> dict[str, nn.Parameter]:
