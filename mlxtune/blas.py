@@ -32,6 +32,9 @@ def _openblas() -> Library | None:
     # A processor that is newer than the library gets the code of 2004 from it: 13 GFLOP/s a core instead of 90.
     if (core := _core_type()) is not None:
         os.environ.setdefault("OPENBLAS_CORETYPE", core)
+    # Between two products its threads wait awake, 2 ** 26 cycles where nobody says otherwise: they would never leave the cores
+    # that Python needs to hand on the next operations.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "18")
     try:
         library = ctypes.CDLL(_LIBRARY, mode=ctypes.RTLD_GLOBAL)
     except OSError:

@@ -16,7 +16,7 @@ from mlxtune.backends.mlx.lanes import settled
 from mlxtune.backends.mlx.untraced import untraced
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference, fused
 
-_SCORES = 2**18  # of a block, in numbers: what stays in a core's cache
+_SCORES = 2**19  # of a block, in numbers; more leave the caches, fewer make more blocks
 _HIDDEN = 1e9  # taken from the score of a key that is not seen
 
 
@@ -45,25 +45,34 @@ Block = tuple[int, int, int]  # first query, last query + 1, keys that they reac
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask = None) -> mx.array:
-    """softmax(q k^T scale) v, [B, heads, S, D]. q: [B, heads, S, D]. k, v: [B, kv_heads, T, D]."""
+    """softmax(q k^T scale) v as an output projection takes it, [B, S, heads * D].
+
+    q: [B, heads, S, D]. k, v: [B, kv_heads, T, D].
+    """
+    batch, _, queries, size = q.shape
     if not by_parts(q.dtype):
         allowed = mask.allowed if isinstance(mask, Visible) else mask
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=allowed)
-    queries, keys = q.shape[2], k.shape[2]
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=allowed)
+        return out.swapaxes(1, 2).reshape(batch, queries, -1)
+    kv_heads, keys = k.shape[1:3]
     if mask == "causal":
         mask = _causal(queries, keys) if queries > 1 else None
-    bias = None if mask is None else ((mask.allowed.astype(mx.float32) - 1) * _HIDDEN)[:, :, None]
+    bias = None if mask is None else ((mask.allowed.astype(mx.float32) - 1) * _HIDDEN)[..., None, :]
+    # The heads of a group, which have their keys in common, stand one behind the other at each token: a block is one matrix.
+    grouped = (q * (scale * LOG2_E)).reshape(batch, kv_heads, -1, queries, size).swapaxes(2, 3)
+    group = grouped.shape[3]
+    grouped = grouped.reshape(batch, kv_heads, -1, size)
     if queries > 1:
         # A product copies what has gaps between its rows, once for every block; one query is one block.
         k, v = mx.contiguous(k), mx.contiguous(v)
-    grouped = (q * (scale * LOG2_E)).reshape(q.shape[0], k.shape[1], -1, queries, q.shape[3])
     if mask is None:  # then a row's heads are no different from another row's, and so divide into blocks that fit
         grouped, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (grouped, k, v))
-    each = grouped.shape[0] * grouped.shape[2] * keys  # scores of a query in one head
+    each = grouped.shape[0] * group * keys  # scores of a query in one head
     rows = min(queries, max(_SCORES // each, 32), 256 if mask is None else 128)
     heads = min(k.shape[1], max(_SCORES // (each * rows), 1))
     blocks = tuple(_blocks(queries, keys, mask, rows=rows))
-    return _blockwise(blocks, bias, heads=heads)(grouped, k, v)[0].reshape(q.shape)
+    out = _blockwise(blocks, bias, group=group, heads=heads)(grouped, k, v)[0]
+    return out.reshape(batch, kv_heads, queries, -1).swapaxes(1, 2).reshape(batch, queries, -1)
 
 
 @lru_cache(maxsize=8)
@@ -82,22 +91,27 @@ def _blocks(queries: int, keys: int, mask: Visible | None, *, rows: int) -> Iter
         yield start, end, keys if mask is None or mask.reach is None else mask.reach[min(end, len(mask.reach)) - 1]
 
 
-def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) -> Callable[..., tuple[mx.array, mx.array]]:
-    """(q, k, v) -> (out, log2 of each query's sum); q and out [B, kv_heads, group, S, D], q scaled for powers of 2.
+def _blockwise(
+    blocks: tuple[Block, ...], bias: mx.array | None, *, group: int, heads: int
+) -> Callable[..., tuple[mx.array, mx.array]]:
+    """(q, k, v) -> (out, log2 of each query's sum); q and out [B, kv_heads, S * group, D], q scaled for powers of 2.
 
     heads: of the kv_heads, how many at once. Few heads and many queries make larger products than many heads and few queries;
     for the same reason the queries of a group, which have their keys in common, are multiplied with them in one product.
     Source: FlashAttention, Dao et al. 2022 (arXiv 2205.14135), without its tiling of the keys.
     """
 
-    def scores(q: mx.array, k: mx.array, block: Block) -> mx.array:
-        """q: `_of_group`. [B, heads, group * rows, reach]."""
+    def of(block: Block, x: mx.array) -> mx.array:
+        return x[:, :, block[0] * group : block[1] * group]
+
+    def scores(block: Block, q: mx.array, k: mx.array) -> mx.array:
+        """[B, heads, rows * group, reach] of a block's queries."""
         start, end, reach = block
         found = q @ k[:, :, :reach].swapaxes(-1, -2)
         if bias is None:
             return found
-        added = (bias if bias.shape[-2] == 1 else bias[..., start:end, :])[..., :reach]
-        return (_apart(found, end - start) + added).reshape(found.shape)
+        added = (bias if bias.shape[2] == 1 else bias[:, :, start:end])[..., :reach]
+        return (found.reshape(*found.shape[:2], end - start, group, reach) + added).reshape(found.shape)
 
     def some_heads(*arrays: mx.array) -> Iterator[tuple[mx.array, ...]]:
         for first in range(0, arrays[0].shape[1], heads):
@@ -110,49 +124,46 @@ def _blockwise(blocks: tuple[Block, ...], bias: mx.array | None, *, heads: int) 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
         outs, sums = [], []
         for block in blocks:
-            start, end, reach = block
-            found = scores(_of_group(q, block), k, block)
+            found = scores(block, of(block, q), k)
             highest = _highest(found)
             powers = _by_rows(exp2_of_difference, found, highest)
             total = powers.sum(-1, keepdims=True)
-            outs.append(_apart(settled((powers @ v[:, :, :reach]) / total), end - start))
-            sums.append(_apart(highest + mx.log2(total), end - start))
-        return mx.concatenate(outs, axis=3), mx.concatenate(sums, axis=3)
+            outs.append(settled((powers @ v[:, :, : block[2]]) / total))
+            sums.append(highest + mx.log2(total))
+        return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
 
     @attend.vjp
     def vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
         (d_out, _), (out, sums) = cotangents, outputs
-        carried = (d_out * out).sum(-1, keepdims=True)
-        arrays = *primals, mx.contiguous(d_out), carried, sums
+        d_out = mx.contiguous(d_out)
+        arrays = *primals, d_out, (d_out * out).sum(-1, keepdims=True), sums
         return untraced(lambda *all_heads: _joined([backward(*some) for some in some_heads(*all_heads)]), *arrays)
 
     def backward(
         q: mx.array, k: mx.array, v: mx.array, d_out: mx.array, carried: mx.array, sums: mx.array
     ) -> tuple[mx.array, mx.array, mx.array]:
-        d_q, d_k, d_v = [], mx.zeros_like(k), mx.zeros_like(v)
-        for block in blocks:
-            start, end, reach = block
-            part, d_part, carried_part, sums_part = (_of_group(array, block) for array in (q, d_out, carried, sums))
-            shares = _by_rows(exp2_of_difference, scores(part, k, block), sums_part)
+        d_q, d_k, d_v = [], [mx.zeros_like(k)], [mx.zeros_like(v)]
+        for block in reversed(blocks):
+            reach, (part, d_part, carried_part, sums_part) = block[2], (of(block, x) for x in (q, d_out, carried, sums))
+            shares = _by_rows(exp2_of_difference, scores(block, part, k), sums_part)
             d_shares = d_part @ v[:, :, :reach].swapaxes(-1, -2)
             d_scores = _by_rows(_scaled_difference, shares, d_shares, carried_part)
-            d_q.append(_apart(d_scores @ k[:, :, :reach], end - start))
-            rest = [(0, 0), (0, 0), (0, k.shape[2] - reach), (0, 0)]
-            d_k = d_k + mx.pad(d_scores.swapaxes(-1, -2) @ part, rest)
-            d_v = d_v + mx.pad(shares.swapaxes(-1, -2) @ d_part, rest)
-        return mx.concatenate(d_q, axis=3) * LN_2, d_k * LN_2, d_v
+            d_q.append(d_scores @ k[:, :, :reach])
+            d_k = _plus(d_k, d_scores.swapaxes(-1, -2) @ part)
+            d_v = _plus(d_v, shares.swapaxes(-1, -2) @ d_part)
+        d_q, d_k, d_v = (mx.concatenate(parts, axis=2) for parts in (d_q[::-1], d_k, d_v))
+        return d_q * LN_2, d_k * LN_2, d_v
 
     return attend
 
 
-def _of_group(x: mx.array, block: Block) -> mx.array:
-    """A block's rows, those of a group's heads one behind the other: [B, K, group, S, D] -> [B, K, group * rows, D]."""
-    return x[:, :, :, block[0] : block[1]].reshape(*x.shape[:2], -1, x.shape[-1])
-
-
-def _apart(x: mx.array, rows: int) -> mx.array:
-    """The other way: [B, K, group * rows, D] -> [B, K, group, rows, D]."""
-    return x.reshape(*x.shape[:2], -1, rows, x.shape[-1])
+def _plus(pieces: list[mx.array], part: mx.array) -> list[mx.array]:
+    """`part`, [B, heads, reach, D], added to the first of the pieces, [B, heads, some keys, D] one behind the other; what it does
+    not reach of that becomes a piece of its own. Reaches go down: to add zeros behind them would be a pass over all keys a block.
+    """
+    (first, *others), reach = pieces, part.shape[2]
+    cut = [first[:, :, reach:]] if reach < first.shape[2] else []
+    return [first[:, :, :reach] + part, *cut, *others]
 
 
 def _joined(heads: list[tuple[mx.array, ...]]) -> tuple[mx.array, ...]:

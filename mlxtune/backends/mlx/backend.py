@@ -19,7 +19,7 @@ from mlxtune.adapters import Adapter
 from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.attention import Visible
-from mlxtune.backends.mlx.device import describe, memory, pick_dtype
+from mlxtune.backends.mlx.device import describe, give_way, memory, pick_dtype
 from mlxtune.backends.mlx.lanes import lanes, side_by_side
 from mlxtune.backends.mlx.loading import forget_vision, load_model
 from mlxtune.backends.mlx.models import Inputs, Model
@@ -176,4 +176,5 @@ def _shape(module: nn.Module) -> tuple[int, int]:
 
 
 def load(folder: Path, loading: Loading) -> MlxBackend:
+    give_way()
     return MlxBackend(load_model(folder, loading), folder, pick_dtype(loading.precision))

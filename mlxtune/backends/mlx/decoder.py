@@ -45,7 +45,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
-        return self.o_proj(at(out.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1), rows))
+        return self.o_proj(at(out, rows))
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, self.head_dim).transpose(0, 2, 1, 3)

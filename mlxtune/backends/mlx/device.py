@@ -18,6 +18,14 @@ def pick_dtype(precision: str) -> mx.Dtype:
     return _DTYPES[precision]
 
 
+def give_way() -> None:
+    """For the thread that hands operations to MLX's CPU. It is woken for each, and Linux would put it in the place of the thread
+    that computes every time; so it is told that this one is in no hurry."""
+    if mx.default_device().type == mx.DeviceType.cpu and hasattr(os, "SCHED_BATCH"):
+        mx.eval(mx.zeros(1) + 1)  # the thread that computes is there from now on; made later, it would be in no hurry either
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def describe() -> str:
     if mx.default_device() == mx.Device(mx.gpu):
         return str(mx.device_info().get("device_name", "GPU"))

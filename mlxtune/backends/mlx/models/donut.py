@@ -207,7 +207,7 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, keys: mx.array, values: mx.array, mask: Mask) -> mx.array:
         q = self._split(self.q_proj(x))
         out = attention(q, keys, values, scale=q.shape[-1] ** -0.5, mask=mask)
-        return self.out_proj(out.transpose(0, 2, 1, 3).reshape(x.shape))
+        return self.out_proj(out)
 
     def _split(self, x: mx.array) -> mx.array:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3)

@@ -61,7 +61,7 @@ class Attention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         out = attention(q, k, v, scale=q.shape[-1] ** -0.5)
-        return self.out_proj(out.transpose(0, 2, 1, 3).reshape(x.shape))
+        return self.out_proj(out)
 
 
 class Mlp(nn.Module):

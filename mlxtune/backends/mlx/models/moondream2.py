@@ -44,8 +44,7 @@ class Attention(nn.Module):
             q, k = _turned(q, turns), _turned(k, turns)
         if cache is not None:
             k, v = cache.append(k, v)
-        out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
-        return out.transpose(0, 2, 1, 3).reshape(x.shape)
+        return attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
 
 
 def _turned(x: mx.array, turns: Rotary) -> mx.array:

@@ -49,8 +49,7 @@ class VisionAttention(nn.Module):
         q, k, v = qkv.reshape(groups, longest, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)  # each [G, heads, M, dim]
         angles = [part.reshape(groups, 1, longest, -1) for part in turns]
         q, k = (rotate(t, *angles).astype(x.dtype) for t in (q, k))
-        out = attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
-        out = out.transpose(0, 2, 1, 3).reshape(groups * longest, -1)
+        out = attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask).reshape(groups * longest, -1)
         return self.proj(out if mask is None else out[mx.array(segments.back)])
 
 
