@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +247,19 @@ side_by_side(lambda seed: mx.eval(gelu(mx.random.normal((3, 40), key=mx.random.k
 """
     for _ in range(3):
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+_GIVING_WAY = """
+import os
+os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # as a test before may have left it to this process
+from mlxtune.backends.mlx.device import give_way
+give_way()
+assert os.sched_getscheduler(0) == os.SCHED_BATCH
+others = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task") if int(thread) != os.getpid()}
+assert others == {os.SCHED_OTHER}, others
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone knows threads that are in no hurry")
+def test_python_gives_way_to_the_thread_that_computes() -> None:
+    subprocess.run([sys.executable, "-c", _GIVING_WAY], check=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlxtune.backends.mlx.lanes import settled
 from mlxtune.backends.mlx.untraced import untraced
-from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference, fused
+from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference
 
 _SCORES = 2**19  # of a block, in numbers; more leave the caches, fewer make more blocks
 _HIDDEN = 1e9  # taken from the score of a key that is not seen
@@ -75,6 +75,17 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask
     return out.reshape(batch, kv_heads, queries, -1).swapaxes(1, 2).reshape(batch, queries, -1)
 
 
+def narrowed(mask: Mask, queries: mx.array, *, width: int, keys: int) -> Mask:
+    """Of some queries of each row, [B, M] places of the flattened [B * width]."""
+    if mask is None or (isinstance(mask, Visible) and mask.allowed.shape[2] == 1):
+        return mask
+    if isinstance(mask, Visible):
+        allowed = mx.broadcast_to(mask.allowed, (len(queries), 1, width, keys)).reshape(-1, keys)[queries]
+    else:
+        allowed = mx.arange(keys) <= (queries % width + keys - width)[..., None]
+    return Visible(allowed[:, None])
+
+
 @lru_cache(maxsize=8)
 def _causal_seen(queries: int, keys: int) -> np.ndarray:
     # In numpy: an array of MLX that is made while a step is traced must not outlive it.
@@ -125,7 +136,7 @@ def _blockwise(
         outs, sums = [], []
         for block in blocks:
             found = scores(block, of(block, q), k)
-            highest = _highest(found)
+            highest = found.max(-1, keepdims=True)
             powers = _by_rows(exp2_of_difference, found, highest)
             total = powers.sum(-1, keepdims=True)
             outs.append(settled((powers @ v[:, :, : block[2]]) / total))
@@ -147,7 +158,7 @@ def _blockwise(
             reach, (part, d_part, carried_part, sums_part) = block[2], (of(block, x) for x in (q, d_out, carried, sums))
             shares = _by_rows(exp2_of_difference, scores(block, part, k), sums_part)
             d_shares = d_part @ v[:, :, :reach].swapaxes(-1, -2)
-            d_scores = _by_rows(_scaled_difference, shares, d_shares, carried_part)
+            d_scores = shares * (d_shares - carried_part)
             d_q.append(d_scores @ k[:, :, :reach])
             d_k = _plus(d_k, d_scores.swapaxes(-1, -2) @ part)
             d_v = _plus(d_v, shares.swapaxes(-1, -2) @ d_part)
@@ -170,19 +181,6 @@ def _joined(heads: list[tuple[mx.array, ...]]) -> tuple[mx.array, ...]:
     return tuple(mx.concatenate(parts, axis=1) for parts in zip(*heads, strict=True))
 
 
-def _highest(x: mx.array) -> mx.array:
-    """[..., T] -> [..., 1]. Halves are compared first: MLX takes four times as long to go along a row."""
-    while x.shape[-1] % 2 == 0 and x.shape[-1] > 32:
-        half = x.shape[-1] // 2
-        x = mx.maximum(x[..., :half], x[..., half:])
-    return x.max(-1, keepdims=True)
-
-
 def _by_rows(function: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
     """Of arrays [..., T] or [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
     return function(*(x.reshape(-1, x.shape[-1]) for x in arrays)).reshape(arrays[0].shape)
-
-
-@fused
-def _scaled_difference(scale: mx.array, x: mx.array, y: mx.array) -> mx.array:
-    return scale * (x - y)

@@ -19,6 +19,7 @@ from mlxtune.adapters import Adapter
 from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.attention import Visible
+from mlxtune.backends.mlx.course import Rows
 from mlxtune.backends.mlx.device import describe, give_way, memory, pick_dtype
 from mlxtune.backends.mlx.lanes import lanes, side_by_side
 from mlxtune.backends.mlx.loading import forget_vision, load_model
@@ -104,7 +105,8 @@ class MlxBackend:
             own = np.broadcast_to(own_mask(batch), (len(before), width, width))
             inputs.mask = Visible.of(np.concatenate([before, own], axis=-1))
         inputs.caches, state.seen = state.caches, np.concatenate([state.seen, batch.valid], axis=1)
-        inputs.rows = mx.arange(width - 1, batch.input_ids.size, width)  # the last of each prompt
+        last = np.arange(width - 1, batch.input_ids.size, width)
+        inputs.rows = Rows.of(last, batch=len(last), width=width)
         return state, self._likeliest(self.model.hidden(inputs), top)
 
     def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:

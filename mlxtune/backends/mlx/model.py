@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from mlxtune.backends.mlx.attention import Mask
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Course
+from mlxtune.backends.mlx.course import Course, Rows
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
 
@@ -28,7 +28,7 @@ class Inputs:
     feature_rows: mx.array | None = None  # [B * S] int32; 1 + the row of the features that stands there, 0 where there is none
     crossed_rows: mx.array | None = None  # [B, T] int32; the features that cross-attention looks at
     caches: list[Any] | None = None
-    rows: mx.array | None = None  # [N] int32; the places of the flattened [B * S] whose hidden states are wanted; None: all
+    rows: Rows | None = None  # whose hidden states are wanted; None: of all
 
 
 class Model(nn.Module):
@@ -74,13 +74,13 @@ class Model(nn.Module):
         return [KVCache(room) for _ in self.text.layers]
 
     def hidden(self, inputs: Inputs) -> mx.array:
-        """Behind the last norm: [N, hidden] at `inputs.rows`, or [B, S, hidden]."""
+        """Behind the last norm: [N, hidden] of `inputs.rows`, or [B, S, hidden]."""
         return self.course(inputs).run(inputs.features)
 
     def course(self, inputs: Inputs) -> Course:
         """The batch's way through the text model; features are its argument, not those of `inputs`.
 
-        Behind the attention of the last layer nobody looks at another token: `inputs.rows` alone go on from there.
+        Nobody looks at what the last layer makes of another token: it asks and ends for `inputs.rows` alone.
         """
         legs = self.text.legs(inputs.positions, inputs.mask, inputs.caches, inputs.rows)
         return Course(lambda features: self.embed(inputs, features), legs, self.text.norm)

@@ -39,6 +39,12 @@ def rotary(angles: mx.array, dtype: mx.Dtype) -> Rotary:
     return mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
 
 
+def turns_at(turns: Rotary, places: mx.array) -> Rotary:
+    """Those of tokens at places [B, M] of the flattened [B * S]. turns: [B, 1, S, dim] each."""
+    cos, sin = (part.reshape(-1, part.shape[-1])[places][:, None] for part in turns)
+    return cos, sin
+
+
 @mx.custom_function
 def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     """x turned by the angles of its position; the two halves of the last axis are the pairs' members."""

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxtune.backends.mlx.attention import Mask, Visible, reach_of
-from mlxtune.backends.mlx.course import Gradients, layerwise_gradients
+from mlxtune.backends.mlx.course import Gradients, Rows, layerwise_gradients
 from mlxtune.backends.mlx.head import weighted_nll
 from mlxtune.backends.mlx.lora import Weights
 from mlxtune.backends.mlx.models import Inputs, Model
@@ -65,7 +65,7 @@ class Step:
         return self._inputs(batch, arrays_of(batch))
 
     def _scored_inputs(self, batch: Batch, arrays: Arrays) -> Inputs:
-        return replace(self._inputs(batch, arrays), rows=arrays["score_rows"])
+        return replace(self._inputs(batch, arrays), rows=rows_of(arrays))
 
     def _inputs(self, batch: Batch, arrays: Arrays) -> Inputs:
         mask = "causal" if batch.visible is None else Visible(arrays["visible"], reach_of(batch.visible))
@@ -76,7 +76,7 @@ class Step:
         """What is compiled: everything that differs between batches is an argument, the frozen weights are constants."""
         self.weights.arrays, self.weights.keys = own, keys
         inputs = inputs_of(arrays, mask=Visible(arrays["visible"]) if "visible" in arrays else "causal")
-        return self._weighted_nll(self.model.hidden(replace(inputs, rows=arrays["score_rows"])), arrays, scale)
+        return self._weighted_nll(self.model.hidden(replace(inputs, rows=rows_of(arrays))), arrays, scale)
 
     def _layer_by_layer(self, batch: Batch, scale: mx.array) -> tuple[mx.array, Gradients]:
         arrays = arrays_of(batch)
@@ -109,10 +109,16 @@ def arrays_of(batch: Batch) -> dict[str, mx.array]:
     """A batch without its pixels."""
     feature_rows = np.zeros(batch.input_ids.size, np.int32)
     feature_rows[batch.image_rows] = batch.feature_rows + 1
-    names = ("input_ids", "positions", "score_rows", "labels", "weights", "features", "crossed_rows")
+    names = ("input_ids", "positions", "labels", "weights", "features", "crossed_rows")
     found = {"feature_rows": feature_rows, **{name: getattr(batch, name) for name in names}}
     found["visible"] = None if batch.visible is None else batch.visible[:, None]
-    return {name: mx.array(array) for name, array in found.items() if array is not None}
+    batch_size, width = batch.input_ids.shape
+    rows = Rows.of(batch.score_rows, batch=batch_size, width=width)
+    return {name: mx.array(array) for name, array in found.items() if array is not None} | rows._asdict()
+
+
+def rows_of(arrays: Arrays) -> Rows:
+    return Rows(*(arrays[name] for name in Rows._fields))
 
 
 def inputs_of(arrays: Arrays, *, mask: Mask) -> Inputs:

@@ -267,7 +267,7 @@ class Decoder(nn.Module):
 
         caches = inputs.caches or [None] * len(self.layers)
         legs = [leg(*pair) for pair in zip(self.layers, caches, strict=True)]
-        return Course(start, legs, lambda x: self.layer_norm(at(x, inputs.rows)))
+        return Course(start, legs, lambda x: self.layer_norm(x if inputs.rows is None else at(x, inputs.rows.places)))
 
 
 class DecoderModel(nn.Module):

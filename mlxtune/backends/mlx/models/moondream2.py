@@ -12,11 +12,11 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxtune.backends.mlx.activations import gelu_tanh
-from mlxtune.backends.mlx.attention import Mask, attention
+from mlxtune.backends.mlx.attention import Mask, attention, narrowed
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Leg, at, legs_of
+from mlxtune.backends.mlx.course import Leg, Rows, at, legs_of
 from mlxtune.backends.mlx.model import Model
-from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate
+from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate, turns_at
 from mlxtune.families import ModelConfig
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
 from mlxtune.types import Pixels
@@ -36,15 +36,29 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return self.proj(self.attended(x))
 
-    def attended(self, x: mx.array, turns: Rotary | None = None, mask: Mask = None, cache: KVCache | None = None) -> mx.array:
-        """What the output projection takes."""
-        heads = self.qkv(x).reshape(*x.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
-        q, k, v = mx.split(heads, [self.heads, self.heads + self.kv_heads], axis=1)
+    def attended(
+        self,
+        x: mx.array,
+        turns: Rotary | None = None,
+        mask: Mask = None,
+        cache: KVCache | None = None,
+        rows: Rows | None = None,
+    ) -> mx.array:
+        """What the output projection takes: [B, S, heads * D], or [N, heads * D] of the wanted rows."""
+        ends = [self.heads * self.head_dim, (self.heads + self.kv_heads) * self.head_dim]
+        q, k, v = mx.split(self.qkv(x), ends, axis=-1)
+        q, k, v = self._split(q if rows is None else at(q, rows.queries)), self._split(k), self._split(v)
         if turns is not None:
-            q, k = _turned(q, turns), _turned(k, turns)
+            q, k = _turned(q, turns if rows is None else turns_at(turns, rows.queries)), _turned(k, turns)
         if cache is not None:
             k, v = cache.append(k, v)
-        return attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        if rows is not None:
+            mask = narrowed(mask, rows.queries, width=x.shape[1], keys=k.shape[2])
+        out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
+        return out if rows is None else at(out, rows.back)
+
+    def _split(self, x: mx.array) -> mx.array:
+        return x.reshape(*x.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
 
 
 def _turned(x: mx.array, turns: Rotary) -> mx.array:
@@ -69,11 +83,13 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: mx.array | None) -> mx.array:
-        """x: [B, S, hidden]. Gives the same, or [N, hidden] at `rows`."""
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: Rows | None) -> mx.array:
+        """x: [B, S, hidden]. Gives the same, or [N, hidden] of the wanted rows."""
         normed = self.ln(x)
-        seen = self.attn.attended(normed, turns, mask, cache)
-        return at(x, rows) + self.attn.proj(at(seen, rows)) + self.mlp(at(normed, rows))
+        seen = self.attn.attended(normed, turns, mask, cache, rows)
+        if rows is not None:
+            x, normed = at(x, rows.places), at(normed, rows.places)
+        return x + self.attn.proj(seen) + self.mlp(normed)
 
 
 class Text(nn.Module):
@@ -88,7 +104,7 @@ class Text(nn.Module):
     def embed_tokens(self, ids: mx.array) -> mx.array:
         return self.wte[ids]
 
-    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: mx.array | None) -> list[Leg]:
+    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: Rows | None) -> list[Leg]:
         """Of the blocks. positions: [1, B, S]. rows: see `Inputs`."""
         angles = positions[0].astype(mx.float32)[..., None] * mx.array(self._frequencies)
         turns = rotary(angles[:, None], self.post_ln.weight.dtype)  # [B, 1, S, rotary_dim] each
