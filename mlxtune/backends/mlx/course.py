@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     def of(cls, places: np.ndarray, *, batch: int, width: int) -> Rows:
         row = places // width
         counts = np.bincount(row, minlength=batch)
-        most = -(-counts.max() // BUCKET) * BUCKET  # a step that is compiled is so anew for each
+        most = max(-(-counts.max() // BUCKET), 1) * BUCKET  # a step that is compiled is so anew for each
         order = np.argsort(row, kind="stable")
         nth = np.empty_like(order)
         nth[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)

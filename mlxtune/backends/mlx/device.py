@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 
 import mlx.core as mx
 
@@ -23,7 +24,8 @@ def give_way() -> None:
     that computes every time; so it is told that this one is in no hurry."""
     if mx.default_device().type == mx.DeviceType.cpu and hasattr(os, "SCHED_BATCH"):
         mx.eval(mx.zeros(1) + 1)  # the thread that computes is there from now on; made later, it would be in no hurry either
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with suppress(OSError):  # some containers allow nobody to change this
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def describe() -> str:

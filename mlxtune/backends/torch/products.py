@@ -13,15 +13,19 @@ from torch import nn
 
 from mlxtune.cpu import INTEL, processor
 
-# Of a maker that nothing tells, MKL is taken to know the processor.
+# A processor whose maker nothing tells is left to MKL.
 _BY_ONEDNN = (
-    processor().get("vendor_id", INTEL) != INTEL and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    processor().get("vendor_id", INTEL) != INTEL
+    and torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # made for what torch compiles; no promise of theirs
 )
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x W^T + bias, [..., out]. x: [..., in]. weight: [out, in]. No gradient goes through it."""
-    if _BY_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+    # torch's compiler takes it for weights that are constants alone, and stops at others.
+    if _BY_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 
