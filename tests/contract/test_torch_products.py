@@ -48,7 +48,7 @@ def test_only_what_is_plain_becomes_another_layer() -> None:
     assert list(model.state_dict()) == names
 
 
-def test_every_product_of_a_step_goes_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_product_of_a_step_goes_this_way() -> None:
     """Forward and back of an adapted and of a frozen layer: none is left to torch's own but what is added in place."""
     from mlxtune.backends.torch.lora import LoraLinear
 

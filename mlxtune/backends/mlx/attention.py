@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxtune.backends.mlx.course import at
 from mlxtune.backends.mlx.lanes import settled
 from mlxtune.backends.mlx.untraced import untraced
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference
@@ -80,7 +81,7 @@ def narrowed(mask: Mask, queries: mx.array, *, width: int, keys: int) -> Mask:
     if mask is None or (isinstance(mask, Visible) and mask.allowed.shape[2] == 1):
         return mask
     if isinstance(mask, Visible):
-        allowed = mx.broadcast_to(mask.allowed, (len(queries), 1, width, keys)).reshape(-1, keys)[queries]
+        allowed = at(mx.broadcast_to(mask.allowed, (len(queries), 1, width, keys)), queries)
     else:
         allowed = mx.arange(keys) <= (queries % width + keys - width)[..., None]
     return Visible(allowed[:, None])
@@ -137,7 +138,7 @@ def _blockwise(
         for block in blocks:
             found = scores(block, of(block, q), k)
             highest = found.max(-1, keepdims=True)
-            powers = _by_rows(exp2_of_difference, found, highest)
+            powers = _powers(found, highest)
             total = powers.sum(-1, keepdims=True)
             outs.append(settled((powers @ v[:, :, : block[2]]) / total))
             sums.append(highest + mx.log2(total))
@@ -156,7 +157,7 @@ def _blockwise(
         d_q, d_k, d_v = [], [mx.zeros_like(k)], [mx.zeros_like(v)]
         for block in reversed(blocks):
             reach, (part, d_part, carried_part, sums_part) = block[2], (of(block, x) for x in (q, d_out, carried, sums))
-            shares = _by_rows(exp2_of_difference, scores(block, part, k), sums_part)
+            shares = _powers(scores(block, part, k), sums_part)
             d_shares = d_part @ v[:, :, :reach].swapaxes(-1, -2)
             d_scores = shares * (d_shares - carried_part)
             d_q.append(d_scores @ k[:, :, :reach])
@@ -181,6 +182,6 @@ def _joined(heads: list[tuple[mx.array, ...]]) -> tuple[mx.array, ...]:
     return tuple(mx.concatenate(parts, axis=1) for parts in zip(*heads, strict=True))
 
 
-def _by_rows(function: Callable[..., mx.array], *arrays: mx.array) -> mx.array:
-    """Of arrays [..., T] or [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
-    return function(*(x.reshape(-1, x.shape[-1]) for x in arrays)).reshape(arrays[0].shape)
+def _powers(scores: mx.array, less: mx.array) -> mx.array:
+    """2 ** (scores - less), [..., T] and [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
+    return exp2_of_difference(scores.reshape(-1, scores.shape[-1]), less.reshape(-1, 1)).reshape(scores.shape)

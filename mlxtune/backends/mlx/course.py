@@ -17,7 +17,7 @@ Gradients = dict[str, mx.array]
 
 
 def at(x: mx.array, places: mx.array) -> mx.array:
-    """[B, S, width] -> [..., width] at places [...] of the flattened [B * S]."""
+    """[B, S, width], or with an axis of 1 among them -> [..., width] at places [...] of the flattened [B * S]."""
     return x.reshape(-1, x.shape[-1])[places]
 
 

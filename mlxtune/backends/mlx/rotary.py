@@ -10,6 +10,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxtune.backends.mlx.course import at
+
 Rotary = tuple[mx.array, mx.array]  # cos and sin of every angle, the first half of the sines negative; see `rotate`
 
 
@@ -41,7 +43,7 @@ def rotary(angles: mx.array, dtype: mx.Dtype) -> Rotary:
 
 def turns_at(turns: Rotary, places: mx.array) -> Rotary:
     """Those of tokens at places [B, M] of the flattened [B * S]. turns: [B, 1, S, dim] each."""
-    cos, sin = (part.reshape(-1, part.shape[-1])[places][:, None] for part in turns)
+    cos, sin = (at(part, places)[:, None] for part in turns)
     return cos, sin
 
 
