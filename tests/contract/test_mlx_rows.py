@@ -7,6 +7,7 @@ import pytest
 
 from mlxtune.batching import BUCKET, micro_batches
 from mlxtune.engine import Engine
+from mlxtune.wanted_rows import WantedRows
 from tests.helpers.rows import examples
 from tests.helpers.training import encode
 
@@ -32,17 +33,20 @@ def _places(kind: str) -> np.ndarray:
     return np.append(random.permutation(BATCH * WIDTH)[:60], [0] * 9)  # what fills up a batch points at the first
 
 
+def _rows(kind: str) -> WantedRows:
+    return WantedRows(*map(mx.array, WantedRows.of(_places(kind), batch=BATCH, width=WIDTH)))
+
+
 PLACES = ("last of each", "none of the second", "all", "some, and filled up")
 
 
 @pytest.mark.parametrize("kind", PLACES)
 def test_rows_there_and_back(kind: str) -> None:
-    places, x = _places(kind), _random(BATCH, WIDTH, 4)
-    rows = course.Rows.of(places, batch=BATCH, width=WIDTH)
+    rows, x = _rows(kind), _random(BATCH, WIDTH, 4)
     assert len(rows.queries) == BATCH and rows.queries.shape[1] % BUCKET == 0
     assert (np.array(rows.queries) // WIDTH == np.arange(BATCH)[:, None]).all(), "each row's own"
     for found in (course.at(course.at(x, rows.queries), rows.back), course.at(x, rows.places)):
-        assert mx.array_equal(found, x.reshape(-1, 4)[mx.array(places)])
+        assert mx.array_equal(found, x.reshape(-1, 4)[mx.array(_places(kind))])
 
 
 def _masks(keys: int) -> dict:
@@ -61,7 +65,7 @@ def _masks(keys: int) -> dict:
 @pytest.mark.parametrize("kind", PLACES)
 def test_attention_of_some_queries(kind: str, mask: str, keys: int, dtype) -> None:
     q, k, v = (_random(BATCH, heads, tokens, 8).astype(dtype) for heads, tokens in ((4, WIDTH), (2, keys), (2, keys)))
-    rows, seen = course.Rows.of(_places(kind), batch=BATCH, width=WIDTH), _masks(keys)[mask]
+    rows, seen = _rows(kind), _masks(keys)[mask]
     wanted = course.at(attention.attention(q, k, v, scale=0.3, mask=seen), rows.places)
     some = course.at(q.swapaxes(1, 2).reshape(BATCH, WIDTH, -1), rows.queries).reshape(BATCH, -1, 4, 8).swapaxes(1, 2)
     narrowed = attention.narrowed(seen, rows.queries, width=WIDTH, keys=keys)

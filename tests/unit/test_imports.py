@@ -24,7 +24,7 @@ LAYERS = (
     ("data", "events", "statistics"),
     ("packing",),
     ("hub", "batching", "schedule", "adapters"),
-    ("rounding",),
+    ("rounding", "wanted_rows"),
     ("backends",),
     ("features", "feature_files", "vision_weights"),
     ("engine", "beam_search"),

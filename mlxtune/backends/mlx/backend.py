@@ -19,7 +19,6 @@ from mlxtune.adapters import Adapter
 from mlxtune.backends.base import Likeliest, Loading, LossScale
 from mlxtune.backends.mlx import lora
 from mlxtune.backends.mlx.attention import Visible
-from mlxtune.backends.mlx.course import Rows
 from mlxtune.backends.mlx.device import describe, give_way, memory, pick_dtype
 from mlxtune.backends.mlx.lanes import lanes, side_by_side
 from mlxtune.backends.mlx.loading import forget_vision, load_model
@@ -28,6 +27,7 @@ from mlxtune.backends.mlx.optimizer import AdamW, norm
 from mlxtune.backends.mlx.step import Step
 from mlxtune.batching import own_mask
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
+from mlxtune.wanted_rows import WantedRows
 
 
 @dataclass
@@ -105,8 +105,7 @@ class MlxBackend:
             own = np.broadcast_to(own_mask(batch), (len(before), width, width))
             inputs.mask = Visible.of(np.concatenate([before, own], axis=-1))
         inputs.caches, state.seen = state.caches, np.concatenate([state.seen, batch.valid], axis=1)
-        last = np.arange(width - 1, batch.input_ids.size, width)
-        inputs.rows = Rows.of(last, batch=len(last), width=width)
+        inputs.rows = WantedRows(*map(mx.array, WantedRows.last_of_each(len(batch.input_ids), width)))
         return state, self._likeliest(self.model.hidden(inputs), top)
 
     def decode(self, state: Any, tokens: np.ndarray, positions: np.ndarray, *, top: int = 1) -> Likeliest:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
 from mlxtune.backends.mlx.lora import LoraLinear, Weights
-from mlxtune.batching import BUCKET
+from mlxtune.wanted_rows import WantedRows
 
 Gradients = dict[str, mx.array]
 
@@ -19,26 +18,6 @@ Gradients = dict[str, mx.array]
 def at(x: mx.array, places: mx.array) -> mx.array:
     """[B, S, width], or with an axis of 1 among them -> [..., width] at places [...] of the flattened [B * S]."""
     return x.reshape(-1, x.shape[-1])[places]
-
-
-class Rows(NamedTuple):
-    """The tokens whose hidden states are wanted. The last layer asks for no others, and ends for them alone."""
-
-    places: mx.array  # [N] int32, of the flattened [B * S]
-    queries: mx.array  # [B, M] int32, the same one row of the batch after another, filled up with the row's first
-    back: mx.array  # [N] int32; where each of `places` stands in the flattened [B * M]
-
-    @classmethod
-    def of(cls, places: np.ndarray, *, batch: int, width: int) -> Rows:
-        row = places // width
-        counts = np.bincount(row, minlength=batch)
-        most = max(-(-counts.max() // BUCKET), 1) * BUCKET  # a step that is compiled is so anew for each
-        order = np.argsort(row, kind="stable")
-        nth = np.empty_like(order)
-        nth[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        queries = np.repeat(np.arange(batch)[:, None] * width, most, axis=1)
-        queries[row, nth] = places
-        return cls(*(mx.array(array.astype(np.int32)) for array in (places, queries, row * most + nth)))
 
 
 class Leg(NamedTuple):
@@ -50,9 +29,9 @@ class Leg(NamedTuple):
 
 def legs_of(
     layers: Sequence[nn.Module],
-    run: Callable[[Any, mx.array, Any, Rows | None], mx.array],
+    run: Callable[[Any, mx.array, Any, WantedRows | None], mx.array],
     caches: Sequence[Any] | None,
-    rows: Rows | None,
+    rows: WantedRows | None,
 ) -> list[Leg]:
     """run: (layer, x, cache, rows) -> x. Only the last layer is told which `rows` are wanted."""
     each = zip(layers, caches or [None] * len(layers), [*[None] * (len(layers) - 1), rows], strict=True)

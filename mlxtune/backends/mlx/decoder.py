@@ -16,8 +16,9 @@ import mlx.nn as nn
 from mlxtune.backends.mlx.activations import swiglu
 from mlxtune.backends.mlx.attention import Mask, attention, narrowed
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Leg, Rows, at, legs_of
+from mlxtune.backends.mlx.course import Leg, at, legs_of
 from mlxtune.backends.mlx.rotary import Rotary, frequency_axes, inverse_frequencies, rotary, rotate, turns_at
+from mlxtune.wanted_rows import WantedRows
 
 _ROWS = 1024  # tokens that go through an MLP at once
 
@@ -36,7 +37,7 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
             self.k_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
 
-    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: Rows | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
         asking = x if rows is None else at(x, rows.queries)
         q, k = self._split(self.q_proj(asking), self.heads), self._split(self.k_proj(x), self.kv_heads)
         if "q_norm" in self:
@@ -83,7 +84,7 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
         self.post_attention_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
 
-    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: Rows | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
         """x: [B, S, hidden]. Gives the same, or [N, hidden] of the wanted rows."""
         x = (x if rows is None else at(x, rows.places)) + self.self_attn(self.input_layernorm(x), turns, mask, cache, rows)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -105,7 +106,9 @@ class Decoder(nn.Module):
         self._frequencies = inverse_frequencies(self.layers[0].self_attn.head_dim, theta=text["rope_theta"])
         self._axes = frequency_axes(len(self._frequencies), text.get("mrope_section"), interleaved=interleaved)
 
-    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: Rows | None = None) -> list[Leg]:
+    def legs(
+        self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: WantedRows | None = None
+    ) -> list[Leg]:
         """Of the layers. positions: [A, B, S]. rows: see `Inputs`."""
         turns = self._rotary(positions, self.norm.weight.dtype)
         return legs_of(self.layers, lambda layer, x, cache, rows: layer(x, turns, mask, cache, rows), caches, rows)

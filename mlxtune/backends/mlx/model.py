@@ -12,9 +12,10 @@ import mlx.nn as nn
 
 from mlxtune.backends.mlx.attention import Mask
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Course, Rows
+from mlxtune.backends.mlx.course import Course
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
+from mlxtune.wanted_rows import WantedRows
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Inputs:
     feature_rows: mx.array | None = None  # [B * S] int32; 1 + the row of the features that stands there, 0 where there is none
     crossed_rows: mx.array | None = None  # [B, T] int32; the features that cross-attention looks at
     caches: list[Any] | None = None
-    rows: Rows | None = None  # whose hidden states are wanted; None: of all
+    rows: WantedRows | None = None  # whose hidden states are wanted; None: of all
 
 
 class Model(nn.Module):

@@ -9,13 +9,14 @@ import mlx.core as mx
 import numpy as np
 
 from mlxtune.backends.mlx.attention import Mask, Visible, reach_of
-from mlxtune.backends.mlx.course import Gradients, Rows, layerwise_gradients
+from mlxtune.backends.mlx.course import Gradients, layerwise_gradients
 from mlxtune.backends.mlx.head import weighted_nll
 from mlxtune.backends.mlx.lora import Weights
 from mlxtune.backends.mlx.models import Inputs, Model
 from mlxtune.backends.mlx.untraced import taking_gradient
 from mlxtune.rounding import rounded
 from mlxtune.types import Batch
+from mlxtune.wanted_rows import WantedRows
 
 Arrays = Mapping[str, mx.array]
 
@@ -113,12 +114,12 @@ def arrays_of(batch: Batch) -> dict[str, mx.array]:
     found = {"feature_rows": feature_rows, **{name: getattr(batch, name) for name in names}}
     found["visible"] = None if batch.visible is None else batch.visible[:, None]
     batch_size, width = batch.input_ids.shape
-    rows = Rows.of(batch.score_rows, batch=batch_size, width=width)
-    return {name: mx.array(array) for name, array in found.items() if array is not None} | rows._asdict()
+    rows = WantedRows.of(batch.score_rows, batch=batch_size, width=width)
+    return {name: mx.array(array) for name, array in {**found, **rows._asdict()}.items() if array is not None}
 
 
-def rows_of(arrays: Arrays) -> Rows:
-    return Rows(*(arrays[name] for name in Rows._fields))
+def rows_of(arrays: Arrays) -> WantedRows:
+    return WantedRows(*(arrays[name] for name in WantedRows._fields))
 
 
 def inputs_of(arrays: Arrays, *, mask: Mask) -> Inputs:

@@ -23,6 +23,7 @@ from mlxtune.backends.torch.optimizer import AdamW
 from mlxtune.batching import own_mask
 from mlxtune.rounding import rounded
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
+from mlxtune.wanted_rows import WantedRows
 
 
 @dataclass
@@ -102,8 +103,7 @@ class TorchBackend:
             before = state.seen[:, None].expand(-1, own.shape[1], -1)
             inputs.mask = torch.cat([before, own.expand(len(before), -1, -1)], dim=-1)[:, None]
         inputs.cache, state.seen = state.cache, torch.cat([state.seen, valid], dim=1)
-        # The last token of each prompt.
-        inputs.rows = torch.arange(valid.shape[1] - 1, valid.numel(), valid.shape[1], device=self.model.device)
+        inputs.rows = self._rows(WantedRows.last_of_each(*batch.input_ids.shape))
         return state, self._likeliest(self.model.hidden(inputs), top)
 
     @torch.inference_mode()
@@ -177,7 +177,8 @@ class TorchBackend:
     def _scored(self, batch: Batch) -> torch.Tensor:
         """[N, hidden] at `score_rows`."""
         inputs = self._inputs(batch)
-        inputs.rows = self._tensor(batch.score_rows).long()
+        rows, width = batch.input_ids.shape
+        inputs.rows = self._rows(WantedRows.of(batch.score_rows, batch=rows, width=width))
         return self.model.hidden(inputs)
 
     def _inputs(self, batch: Batch) -> Inputs:
@@ -193,6 +194,9 @@ class TorchBackend:
         if batch.crossed_rows is not None:
             inputs.crossed_rows = self._tensor(batch.crossed_rows).long()
         return inputs
+
+    def _rows(self, rows: WantedRows) -> WantedRows:
+        return WantedRows(*(self._tensor(array).long() for array in rows))
 
     def _likeliest(self, hidden: torch.Tensor, top: int) -> Likeliest:
         """hidden: [B, hidden] of each row's last token."""

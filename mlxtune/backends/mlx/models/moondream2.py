@@ -14,12 +14,13 @@ import numpy as np
 from mlxtune.backends.mlx.activations import gelu_tanh
 from mlxtune.backends.mlx.attention import Mask, attention, narrowed
 from mlxtune.backends.mlx.cache import KVCache
-from mlxtune.backends.mlx.course import Leg, Rows, at, legs_of
+from mlxtune.backends.mlx.course import Leg, at, legs_of
 from mlxtune.backends.mlx.model import Model
 from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate, turns_at
 from mlxtune.families import ModelConfig
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
 from mlxtune.types import Pixels
+from mlxtune.wanted_rows import WantedRows
 
 _THETA = 10_000.0
 
@@ -42,7 +43,7 @@ class Attention(nn.Module):
         turns: Rotary | None = None,
         mask: Mask = None,
         cache: KVCache | None = None,
-        rows: Rows | None = None,
+        rows: WantedRows | None = None,
     ) -> mx.array:
         """What the output projection takes: [B, S, heads * D], or [N, heads * D] of the wanted rows."""
         ends = [self.heads * self.head_dim, (self.heads + self.kv_heads) * self.head_dim]
@@ -83,7 +84,7 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: Rows | None) -> mx.array:
+    def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
         """x: [B, S, hidden]. Gives the same, or [N, hidden] of the wanted rows."""
         normed = self.ln(x)
         seen = self.attn.attended(normed, turns, mask, cache, rows)
@@ -104,7 +105,7 @@ class Text(nn.Module):
     def embed_tokens(self, ids: mx.array) -> mx.array:
         return self.wte[ids]
 
-    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: Rows | None) -> list[Leg]:
+    def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: WantedRows | None) -> list[Leg]:
         """Of the blocks. positions: [1, B, S]. rows: see `Inputs`."""
         angles = positions[0].astype(mx.float32)[..., None] * mx.array(self._frequencies)
         turns = rotary(angles[:, None], self.post_ln.weight.dtype)  # [B, 1, S, rotary_dim] each

@@ -16,10 +16,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from mlxtune.backends.torch.attention import BY_REACH
+from mlxtune.backends.torch.attention import BY_REACH, Mask, in_blocks
+from mlxtune.backends.torch.models.narrowed import Narrowed
 from mlxtune.errors import ModelError
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
+from mlxtune.wanted_rows import WantedRows
 
 
 @dataclass
@@ -34,26 +36,7 @@ class Inputs:
     feature_rows: torch.Tensor | None = None  # [M] int64; which row of the features goes there
     crossed_rows: torch.Tensor | None = None  # [B, T] int64; the features that cross-attention looks at
     cache: Any = None
-    rows: torch.Tensor | None = None  # [N] int64; the places of the flattened [B * S] whose hidden states are wanted; None: all
-
-
-def at(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-    """[B, S, width] -> [N, width] at places of the flattened [B * S]; x where there are none."""
-    return x if rows is None else x.flatten(0, 1)[rows]
-
-
-class Narrowed(nn.Module):
-    """transformers' layer of a Llama-like text model. Behind the attention of the last one nobody looks at another token: the
-    wanted rows alone go on from there."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor, rows: torch.Tensor, **settings: Any) -> torch.Tensor:
-        """x: [B, S, hidden]. Gives [N, hidden] at `rows`."""
-        x = at(x + self.layer.self_attn(self.layer.input_layernorm(x), **settings)[0], rows)
-        return x + self.layer.mlp(self.layer.post_attention_layernorm(x))
+    rows: WantedRows | None = None  # whose hidden states are wanted, int64; None: of all
 
 
 class TorchModel(ABC):
@@ -120,13 +103,18 @@ class TorchModel(ABC):
         """Behind the last norm: [N, hidden] at `inputs.rows`, or [B, S, hidden]."""
         text, hidden = self.text, self.embed(inputs)
         rotary = text.rotary_emb(hidden, self.rotary_positions(inputs.positions))
-        how = {"attention_mask": inputs.mask, "position_embeddings": rotary, "past_key_values": inputs.cache}
+        how = {"position_embeddings": rotary, "past_key_values": inputs.cache}
+        mask = self.cut(inputs.mask, hidden)
         *before, last = text.layers
         for number, layer in enumerate(before):
-            hidden = self.deepened(self.through(layer, hidden, **how), number, inputs)
+            hidden = self.deepened(self.through(layer, hidden, attention_mask=mask, **how), number, inputs)
         if inputs.rows is None:
-            return text.norm(self.through(last, hidden, **how))
-        return text.norm(self.through(self._narrowed, hidden, inputs.rows, **how))
+            return text.norm(self.through(last, hidden, attention_mask=mask, **how))
+        return text.norm(self.through(self._narrowed, hidden, inputs.rows, attention_mask=inputs.mask, **how))
+
+    def cut(self, mask: torch.Tensor | None, hidden: torch.Tensor) -> Mask:
+        """The mask as the layers' attention takes it best; what torch compiles has ways of its own."""
+        return mask if self.compiled else in_blocks(mask, hidden)
 
     def deepened(self, hidden: torch.Tensor, number: int, inputs: Inputs) -> torch.Tensor:
         """What comes out of layer `number`, with what the family adds there; nothing is added behind the last one."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from mlxtune.backends.torch.models.base import Inputs, TorchModel, at, from_transformers
+from mlxtune.backends.torch.models.base import Inputs, TorchModel, from_transformers
+from mlxtune.backends.torch.models.narrowed import at
 from mlxtune.families.config import ModelConfig
 from mlxtune.families.donut import parts_of
 from mlxtune.types import Pixels
@@ -50,6 +51,7 @@ class Donut(TorchModel):
         features = hidden  # after the prompt: its values are not read, the keys in the cache are
         if inputs.features is not None:
             features = inputs.features.to(hidden.dtype)[inputs.crossed_rows]
+        mask = self.cut(inputs.mask, hidden)
         for layer in text.layers:
-            hidden = self.through(layer, hidden, inputs.mask, features, past_key_values=inputs.cache)
-        return text.layer_norm(at(hidden, inputs.rows))
+            hidden = self.through(layer, hidden, mask, features, past_key_values=inputs.cache)
+        return text.layer_norm(hidden if inputs.rows is None else at(hidden, inputs.rows.places))

@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import embedding, gelu
 
-from mlxtune.backends.torch.attention import by_reach
-from mlxtune.backends.torch.models.base import Inputs, TorchModel, at, check_weights
+from mlxtune.backends.torch.attention import Mask, by_reach, in_blocks, narrowed
+from mlxtune.backends.torch.models.base import Inputs, TorchModel, check_weights
+from mlxtune.backends.torch.models.narrowed import at
 from mlxtune.errors import BackendError, ModelError
 from mlxtune.families import Family, ModelConfig, family_of
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
 from mlxtune.types import Pixels
+from mlxtune.wanted_rows import WantedRows
 
 _THETA = 10_000.0
 Rotary = tuple[torch.Tensor, torch.Tensor]  # cos and sin, each [B, 1, S, rotary_dim]
@@ -44,19 +46,25 @@ class Attention(nn.Module):
         x: torch.Tensor,
         *,
         rotary: Rotary | None = None,
-        mask: torch.Tensor | None = None,
+        mask: Mask = None,
         cache: Any = None,
         layer: int = 0,
+        rows: WantedRows | None = None,
     ) -> torch.Tensor:
-        """What the output projection takes. rotary: for text, which is causal where there is no mask; without it all see all."""
+        """What the output projection takes, of all tokens or at `rows`. rotary: for text, which is causal where there is no mask;
+        without it all see all."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, layer)
-        out, _ = by_reach(self, q, k, v, mask, is_causal=rotary is not None)
-        return out.flatten(2)
+        if rows is None:
+            return by_reach(self, q, k, v, mask, is_causal=rotary is not None)[0].flatten(2)
+        asking = at(q.transpose(1, 2).flatten(2), rows.queries)
+        seen = in_blocks(narrowed(mask, rows.queries, width=x.shape[1], keys=k.shape[2]), asking)
+        out, _ = by_reach(self, asking.unflatten(-1, (-1, self.head_dim)).transpose(1, 2), k, v, seen, is_causal=False)
+        return at(out.flatten(2), rows.back)
 
 
 class Mlp(nn.Module):
@@ -75,11 +83,13 @@ class TextBlock(nn.Module):
         self.attn = Attention(s.hidden, heads=s.heads, kv_heads=s.kv_heads)
         self.mlp = Mlp(s.hidden, s.inner, s.hidden)
 
-    def forward(self, x: torch.Tensor, rows: torch.Tensor | None, **how: Any) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: WantedRows | None, **how: Any) -> torch.Tensor:
         """x: [B, S, hidden]. Gives the same, or [N, hidden] at `rows`. how: of `Attention.attended`."""
         normed = self.ln(x)
-        seen = self.attn.attended(normed, **how)
-        return at(x, rows) + self.attn.proj(at(seen, rows)) + self.mlp(at(normed, rows))
+        seen = self.attn.attended(normed, rows=rows, **how)
+        if rows is not None:
+            x, normed = at(x, rows.places), at(normed, rows.places)
+        return x + self.attn.proj(seen) + self.mlp(normed)
 
 
 class Text(nn.Module):
@@ -184,9 +194,11 @@ class Moondream2(TorchModel):
         x = self.embed(inputs)
         angles = (inputs.positions[0].float()[..., None] * self._frequencies).repeat(1, 1, 2)[:, None]
         rotary = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        mask = self.cut(inputs.mask, x)
         for number, block in enumerate(self.text.blocks):
-            rows = inputs.rows if number == len(self.text.blocks) - 1 else None
-            x = self.through(block, x, rows, rotary=rotary, mask=inputs.mask, cache=inputs.cache, layer=number)
+            last = number == len(self.text.blocks) - 1 and inputs.rows is not None
+            seen, rows = (inputs.mask, inputs.rows) if last else (mask, None)
+            x = self.through(block, x, rows, rotary=rotary, mask=seen, cache=inputs.cache, layer=number)
         return self.text.post_ln(x)
 
 
