@@ -103,6 +103,11 @@ class LossScale:
     growth_interval: int = 200
     good_steps: int = 0  # since the scale was last halved
 
+    @property
+    def fixed(self) -> bool:
+        """Whether gradients are used whatever they are, so that nobody need look at them first."""
+        return self.value <= 1.0
+
     def to_array(self) -> np.ndarray:
         """[2] float64, for a checkpoint."""
         return np.array([self.value, self.good_steps], np.float64)
@@ -112,9 +117,9 @@ class LossScale:
 
     def accepts(self, grad_norm: float) -> bool:
         """Whether the gradients can be used; halves or doubles the scale."""
-        if math.isfinite(grad_norm) or self.value <= 1.0:
+        if math.isfinite(grad_norm) or self.fixed:
             self.good_steps += 1
-            if self.value > 1.0 and self.good_steps % self.growth_interval == 0:
+            if not self.fixed and self.good_steps % self.growth_interval == 0:
                 self.value *= 2
             return True
         self.value /= 2

@@ -53,7 +53,7 @@ def _by_mlx(weight_decay: float, *, reopened: bool) -> dict[str, np.ndarray]:
     optimizer = AdamW(arrays, weight_decay=weight_decay)
     for step, lr in enumerate(RATES, start=1):
         gradient = optimizer.joined({name: mx.array(array) for name, array in _arrays(step).items()})
-        arrays = optimizer.updated(arrays, gradient, lr=lr)
+        arrays = optimizer.updated(arrays, gradient, lr=lr, times=mx.array(1.0))
         if reopened:
             kept = optimizer.arrays()
             optimizer = AdamW(arrays, weight_decay=weight_decay)

@@ -103,3 +103,18 @@ def test_a_step_that_overflows_is_made_again(backend: str, open_: Open) -> None:
     assert engine.backend._scale.value < 2.0**30
     assert [r.loss for r in ours] == pytest.approx([r.loss for r in theirs], abs=1e-2)
     assert all(math.isfinite(r.grad_norm) for r in ours)
+
+
+def test_a_scale_that_grows_in_a_step_leaves_its_gradients_alone(backend: str, open_: Open) -> None:
+    engine, plain = open_(backend, precision="float16"), open_(backend, precision="float16")
+    rows = encode(engine, examples(4))
+    attach(engine)
+    attach(plain)
+    engine.backend._scale.growth_interval = 1
+    before = engine.backend._scale.value
+    for one in (engine, plain):
+        train(one, rows, SPEC, last=1)
+    assert (engine.backend._scale.value, plain.backend._scale.value) == (2 * before, before)
+    ours, theirs = engine.backend.optimizer(), plain.backend.optimizer()
+    for name in (name for name in theirs if name.endswith("lora_B.exp_avg")):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-6)

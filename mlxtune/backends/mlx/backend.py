@@ -83,13 +83,15 @@ class MlxBackend:
     def train_step(self, micro: Sequence[Batch], *, lr: float, clip: float | None, seed: int) -> StepResult:
         assert self._optimizer is not None, "attach an adapter first"
         while True:
-            loss, gradient, length = self._gradient(self._optimizer, micro, seed=seed)
-            if self._scale.accepts(length):
+            scale = self._scale.value
+            total, gradient = self._gradient(self._optimizer, micro, seed=seed)
+            loss, length = total / scale, norm(gradient) / scale
+            if self._scale.fixed or self._scale.accepts(length.item()):
                 break
-        if clip is not None and length > clip:
-            gradient = gradient * (clip / length)
-        self._weights.arrays = self._optimizer.updated(self._weights.arrays, gradient, lr=lr)
-        return StepResult(loss, length)
+        # Nothing is asked for before all is handed in: a graphics card would stand still meanwhile.
+        times = (mx.array(1.0) if clip is None else mx.minimum(clip / length, 1.0)) / scale
+        self._weights.arrays = self._optimizer.updated(self._weights.arrays, gradient, lr=lr, times=times)
+        return StepResult(loss.item(), length.item())
 
     def loss(self, batch: Batch) -> float:
         return self._step.loss(batch).item()
@@ -143,8 +145,8 @@ class MlxBackend:
         features = np.array(self.model.vision(pixels, self.dtype).astype(mx.float32))
         return np.split(features, np.cumsum([p.tokens for p in pixels])[:-1])
 
-    def _gradient(self, optimizer: AdamW, micro: Sequence[Batch], *, seed: int) -> tuple[float, mx.array, float]:
-        """The step's loss, its gradient as the optimizer joins it, and that one's norm."""
+    def _gradient(self, optimizer: AdamW, micro: Sequence[Batch], *, seed: int) -> tuple[mx.array, mx.array]:
+        """The step's loss, and its gradient as the optimizer joins it, both times the loss scale. Handed in, not waited for."""
         total, gradient = mx.array(0.0), mx.array(0.0)
         self._weights.training = True
         try:
@@ -152,12 +154,10 @@ class MlxBackend:
                 self._weights.draw_keys(seed * 1_009 + number)
                 loss, gradients = self._step.gradients(batch, scale=self._scale.value)
                 total, gradient = total + loss, gradient + optimizer.joined(gradients)
-                mx.eval(total, gradient)
+                mx.async_eval(total, gradient)
         finally:
             self._weights.training = False
-        gradient = gradient / self._scale.value
-        length = norm(gradient)
-        return total.item() / self._scale.value, gradient, length.item()
+        return total, gradient
 
     def _likeliest(self, hidden: mx.array, top: int) -> Likeliest:
         """hidden: [B, hidden] of each row's last token."""

@@ -28,13 +28,13 @@ class AdamW:
         """The arrays end to end, [numbers in all]."""
         return mx.concatenate([arrays[name].reshape(-1) for name in self._shapes])
 
-    def updated(self, arrays: Mapping[str, mx.array], gradient: mx.array, *, lr: float) -> dict[str, mx.array]:
-        """The arrays after one step. gradient: joined."""
+    def updated(self, arrays: Mapping[str, mx.array], gradient: mx.array, *, lr: float, times: mx.array) -> dict[str, mx.array]:
+        """The arrays after one step by gradient * times; handed in, not waited for. gradient: joined."""
         self._steps += 1
         rates = lr / (1 - BETAS[0] ** self._steps), (1 - BETAS[1] ** self._steps) ** -0.5, 1 - lr * self._weight_decay
         before = self.joined(arrays), gradient, self._mean, self._mean_square
-        after, self._mean, self._mean_square = _update(*before, *map(mx.array, rates))
-        mx.eval(after, self._mean, self._mean_square)
+        after, self._mean, self._mean_square = _update(*before, times, *map(mx.array, rates))
+        mx.async_eval(after, self._mean, self._mean_square)
         return self._apart(after)
 
     def arrays(self) -> Arrays:
@@ -62,12 +62,14 @@ def _update(
     gradient: mx.array,
     mean: mx.array,
     mean_square: mx.array,
+    times: mx.array,
     rate: mx.array,
     widening: mx.array,
     kept: mx.array,
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """rate: the learning rate over the mean's correction. widening: the correction of the mean square's root. kept: the share of
-    a weight that decay leaves."""
+    """times: what the gradient is multiplied with. rate: the learning rate over the mean's correction. widening: the correction
+    of the mean square's root. kept: the share of a weight that decay leaves."""
+    gradient = gradient * times
     mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient
     mean_square = BETAS[1] * mean_square + (1 - BETAS[1]) * gradient * gradient
     return weights * kept - rate * mean / (mx.sqrt(mean_square) * widening + EPSILON), mean, mean_square

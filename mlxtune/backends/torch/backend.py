@@ -76,15 +76,17 @@ class TorchBackend:
         if self.model.checkpointing:
             give_back_freed_memory()  # not before: the vision pass holds little, and is faster with what it keeps
         while True:
+            scale = self._scale.value
             loss, norm = self._gradients(micro, seed=seed)
-            if self._scale.accepts(norm):
+            if self._scale.fixed or self._scale.accepts(norm.item()):
                 break
-        if clip is not None and norm > clip:
-            for parameter in self._adapter.values():
-                parameter.grad.mul_(clip / norm)
+        # Nothing is asked for before all is handed in: a graphics card would stand still meanwhile.
+        times = (norm.new_ones(()) if clip is None else (clip / norm).clamp(max=1.0)) / scale
+        for parameter in self._adapter.values():
+            parameter.grad.mul_(times)
         self._optimizer.step(lr=lr)
         self._forget_gradients()
-        return StepResult(loss, norm)
+        return StepResult(loss.item(), norm.item())
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> float:
@@ -142,8 +144,8 @@ class TorchBackend:
 
     # -- forward --------------------------------------------------------------------------------------------------
 
-    def _gradients(self, micro: Sequence[Batch], *, seed: int) -> tuple[float, float]:
-        """Adds up the step's gradients; gives the loss and the gradients' global norm."""
+    def _gradients(self, micro: Sequence[Batch], *, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds up the step's gradients, times the loss scale; gives the loss and the gradients' global norm without it."""
         torch.manual_seed(seed)
         self._forget_gradients()
         total = torch.zeros((), device=self.model.device)
@@ -156,9 +158,8 @@ class TorchBackend:
         for parameter in self._adapter.values():
             if parameter.grad is None:  # an adapted vision tower in a step without pictures
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.div_(self._scale.value)
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self._adapter.values()]))
-        return float(total), float(norm)
+        return total, norm / self._scale.value
 
     def _forget_gradients(self) -> None:
         for parameter in self._adapter.values():
