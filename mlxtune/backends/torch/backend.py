@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import get_total_norm
 
 from mlxtune.adapters import Adapter
 from mlxtune.backends.base import Likeliest, Loading, LossScale
@@ -40,6 +41,7 @@ class TorchBackend:
     # Nobody has measured compiled steps on a graphics card yet; on a CPU they start late and gain little.
     gains_by_compiling: bool = False
     _adapter: dict[str, nn.Parameter] = field(default_factory=dict)
+    _adapted: list[lora.LoraLinear] = field(default_factory=list)
     _optimizer: AdamW | None = None
     _scale: LossScale = field(default_factory=LossScale)
 
@@ -61,6 +63,7 @@ class TorchBackend:
         self._adapter = lora.attach(self.model.model, adapter, device=self.model.device)
         self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
         self.model.model.eval()
+        self._adapted = [module for module in self.model.model.modules() if isinstance(module, lora.LoraLinear)]
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         self.model.wake_vision()  # outside: weights that move in inference mode could never be trained beside again
@@ -81,9 +84,10 @@ class TorchBackend:
             if self._scale.fixed or self._scale.accepts(norm.item()):
                 break
         # Nothing is asked for before all is handed in: a graphics card would stand still meanwhile.
-        times = (norm.new_ones(()) if clip is None else (clip / norm).clamp(max=1.0)) / scale
-        for parameter in self._adapter.values():
-            parameter.grad.mul_(times)
+        if clip is not None or scale != 1.0:
+            times = (norm.new_ones(()) if clip is None else (clip / norm).clamp(max=1.0)) / scale
+            for parameter in self._adapter.values():
+                parameter.grad.mul_(times)
         self._optimizer.step(lr=lr)
         self._forget_gradients()
         return StepResult(loss.item(), norm.item())
@@ -158,17 +162,15 @@ class TorchBackend:
         for parameter in self._adapter.values():
             if parameter.grad is None:  # an adapted vision tower in a step without pictures
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p in self._adapter.values()]))
-        return total, norm / self._scale.value
+        return total, get_total_norm([p.grad for p in self._adapter.values()]) / self._scale.value
 
     def _forget_gradients(self) -> None:
         for parameter in self._adapter.values():
             parameter.grad = None
 
     def _dropout(self, on: bool) -> None:
-        for module in self.model.model.modules():
-            if isinstance(module, lora.LoraLinear):
-                module.train(on)
+        for layer in self._adapted:
+            layer.train(on)
 
     def _loss(self, batch: Batch, *, scale: float = 1.0) -> torch.Tensor:
         # Scaled before anything is differentiated: the head's gradient is taken at once, in the model's own precision.
