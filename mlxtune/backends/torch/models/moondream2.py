@@ -18,6 +18,7 @@ from torch.nn.functional import embedding, gelu
 from mlxtune.backends.torch.attention import Mask, by_reach, in_blocks, narrowed
 from mlxtune.backends.torch.models.base import Inputs, TorchModel, check_weights
 from mlxtune.backends.torch.models.narrowed import at
+from mlxtune.backends.torch.rotary import rotate
 from mlxtune.errors import BackendError, ModelError
 from mlxtune.families import Family, ModelConfig, family_of
 from mlxtune.families.moondream2_crops import Sizes, assembly, sizes
@@ -200,13 +201,6 @@ class Moondream2(TorchModel):
             seen, rows = (inputs.mask, inputs.rows) if last else (mask, None)
             x = self.through(block, x, rows, rotary=rotary, mask=seen, cache=inputs.cache, layer=number)
         return self.text.post_ln(x)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """The first dimensions of each head, as many as `cos` has, turned by the angles of their positions."""
-    turned, rest = x.split([cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-    first, second = turned.chunk(2, dim=-1)
-    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
 
 
 def _fill(model: nn.Module, folder: Path, family: Family, *, dtype: torch.dtype) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mlxtune.backends.torch.attention import by_reach, in_blocks, narrowed
+from mlxtune.backends.torch.rotary import rotate
 from mlxtune.wanted_rows import WantedRows
 
 
@@ -38,21 +39,15 @@ class Narrowed(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         past_key_values: Any,
     ) -> torch.Tensor:
-        own, turns = self.layer.self_attn, position_embeddings
+        own, turns = self.layer.self_attn, position_embeddings  # [B, S, head_dim] each
         projected = own.q_proj(at(x, rows.queries)), own.k_proj(x), own.v_proj(x)
         q, k, v = (part.unflatten(-1, (-1, own.head_dim)) for part in projected)
         if hasattr(own, "q_norm"):
             q, k = own.q_norm(q), own.k_norm(k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        q, k = _turned(q, *(at(part, rows.queries) for part in turns)), _turned(k, *turns)
+        q, k = rotate(q, *(at(part, rows.queries)[:, None] for part in turns)), rotate(k, *(part[:, None] for part in turns))
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, own.layer_idx)
         mask = narrowed(attention_mask, rows.queries, width=x.shape[1], keys=k.shape[2])
         out, _ = by_reach(own, q, k, v, in_blocks(mask, q.flatten(2)), scaling=own.scaling)
         return own.o_proj(at(out.flatten(2), rows.back))
-
-
-def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Queries or keys [B, heads, S, D] at their positions; cos, sin: [B, S, D]. Source: Su et al. 2021 (arXiv 2104.09864)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
