@@ -131,3 +131,39 @@ def test_an_adapted_layer_of_mlx(precision: str, bias: bool, quantized: bool) ->
     for one, other in zip([*found, *gradients], [*wanted, *right], strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_allclose(*(np.array(x.astype(mx.float32)) for x in (one, other)), **close)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("adapted", [(0, 1, 2), (0, 2), ()])
+def test_layers_of_mlx_that_read_the_same(adapted: tuple[int, ...], dropout: float) -> None:
+    mx, nn = pytest.importorskip("mlx.core"), pytest.importorskip("mlx.nn")
+    from mlxtune.backends.mlx.lora import LoraLinear, Weights, together
+
+    mx.random.seed(0)
+    weights = Weights({}, training=True)
+    layers = [nn.Linear(24, size, bias=size > 8) for size in (15, 8, 9)]
+    for number in adapted:
+        layers[number] = LoraLinear(layers[number], f"{number}", weights, scale=0.7, dropout=dropout)
+    sizes = {f"{n}.lora_{name}": shape for n in adapted for name, shape in (("A", (4, 24)), ("B", ((15, 8, 9)[n], 4)))}
+    arrays = [mx.random.normal((2, 11, 24)), *map(mx.random.normal, sizes.values())]
+    outer = [mx.random.normal((2, 11, size)) for size in (15, 8, 9)]
+    weights.arrays = dict(zip(sizes, arrays[1:], strict=True))
+    weights.draw_keys(3)
+
+    def ours(x: Any, *learned: Any) -> Any:
+        weights.arrays = dict(zip(sizes, learned, strict=True))
+        return together(x, *layers)
+
+    def one_by_one(x: Any, *learned: Any) -> Any:
+        told = dict(zip(sizes, learned, strict=True))
+        return [plain(layer, x, told, f"{number}", dropout) for number, layer in enumerate(layers)]
+
+    def plain(layer: Any, x: Any, told: Any, site: str, dropout: float) -> Any:
+        if not isinstance(layer, LoraLinear):
+            return layer(x)
+        kept = mx.where(mx.random.bernoulli(1 - dropout, x.shape, key=weights.keys[site]), x / (1 - dropout), 0) if dropout else x
+        return layer.base(x) + 0.7 * (kept @ told[f"{site}.lora_A"].T @ told[f"{site}.lora_B"].T)
+
+    (found, gradients), (wanted, right) = (mx.vjp(function, arrays, outer) for function in (ours, one_by_one))
+    for one, other in zip([*found, *gradients], [*wanted, *right], strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), rtol=1e-5, atol=1e-4)

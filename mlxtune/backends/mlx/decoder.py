@@ -17,6 +17,7 @@ from mlxtune.backends.mlx.activations import swiglu
 from mlxtune.backends.mlx.attention import Mask, attention, narrowed
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg, at, legs_of
+from mlxtune.backends.mlx.lora import together
 from mlxtune.backends.mlx.rotary import Rotary, frequency_axes, inverse_frequencies, rotary, rotate, turns_at
 from mlxtune.wanted_rows import WantedRows
 
@@ -38,12 +39,14 @@ class Attention(nn.Module):
             self.k_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
 
     def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
-        asking = x if rows is None else at(x, rows.queries)
-        q, k = self._split(self.q_proj(asking), self.heads), self._split(self.k_proj(x), self.kv_heads)
+        if rows is None:
+            q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)
+        else:
+            q, (k, v) = self.q_proj(at(x, rows.queries)), together(x, self.k_proj, self.v_proj)
+        q, k, v = self._split(q, self.heads), self._split(k, self.kv_heads), self._split(v, self.kv_heads)
         if "q_norm" in self:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, *(turns if rows is None else turns_at(turns, rows.queries))), rotate(k, *turns)
-        v = self._split(self.v_proj(x), self.kv_heads)
         if cache is not None:
             k, v = cache.append(k, v)
         if rows is not None:
@@ -73,7 +76,7 @@ class Mlp(nn.Module):
         return mx.concatenate([self._of(part) for part in mx.split(rows, [*range(each, len(rows), each)])]).reshape(x.shape)
 
     def _of(self, x: mx.array) -> mx.array:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(swiglu(*together(x, self.gate_proj, self.up_proj)))
 
 
 class Layer(nn.Module):

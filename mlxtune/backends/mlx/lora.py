@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
 from typing import Any
 
 import mlx.core as mx
@@ -32,40 +33,76 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.site = site
-        self._weights, self._scale = weights, scale
-        self._dropout = dropout
-        self._adapted = _adapted(base, scale) if type(base) is nn.Linear else None
+        self.scale = scale
+        self._weights, self._dropout = weights, dropout
 
     def __call__(self, x: mx.array) -> mx.array:
-        a = self._weights.arrays[f"{self.site}.lora_A"].astype(x.dtype)
-        b = self._weights.arrays[f"{self.site}.lora_B"].astype(x.dtype)
-        dropping = self._weights.training and self._dropout
-        if self._adapted is not None and not dropping:
-            return self._adapted(x, a, b)[0]
-        kept = _drop(x, self._dropout, self._weights.keys[self.site]) if dropping else x
+        if self.is_plain:
+            return together(x, self)[0]
+        a, b = self.arrays(x.dtype)
+        kept = _drop(x, self._dropout, self._weights.keys[self.site]) if self._drops else x
         # The scale belongs to the smallest of the arrays.
-        return self.base(x) + (kept @ a.T * self._scale) @ b.T
+        return self.base(x) + (kept @ a.T * self.scale) @ b.T
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether base and update read the same numbers, and the base's weights are a matrix."""
+        return type(self.base) is nn.Linear and not self._drops
+
+    @property
+    def _drops(self) -> bool:
+        return self._weights.training and self._dropout > 0
+
+    def arrays(self, dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
+        """A and B."""
+        return tuple(self._weights.arrays[f"{self.site}.{name}"].astype(dtype) for name in ("lora_A", "lora_B"))
 
 
-def _adapted(base: nn.Linear, scale: float) -> Callable[..., tuple[mx.array, mx.array]]:
-    """(x, a, b) -> (base(x) + scale * x a^T b^T, scale * x a^T) for a frozen base.
+def together(x: mx.array, *layers: nn.Module) -> list[mx.array]:
+    """layer(x) of each. Those that are adapted go through x once for all their A, and add up its gradient in one array."""
+    joins = [isinstance(layer, LoraLinear) and layer.is_plain for layer in layers]
+    if not any(joins):
+        return [layer(x) for layer in layers]
+    adapted = [*compress(layers, joins)]
+    every_a, every_b = zip(*(layer.arrays(x.dtype) for layer in adapted), strict=True)
+    apply = _adapted([layer.base for layer in adapted], scale=adapted[0].scale)  # all are of one adapter, which has one scale
+    outs = iter(apply(x, _joined(every_a), *every_b))
+    return [next(outs) if join else layer(x) for join, layer in zip(joins, layers, strict=True)]
+
+
+def _adapted(bases: Sequence[nn.Linear], *, scale: float) -> Callable[..., tuple[mx.array, ...]]:
+    """(x, all A [sum of ranks, in], each B) -> (each base(x) + scale * x a^T b^T, and scale * x A^T), for frozen bases.
 
     `mx.addmm` adds to a product in its own array; MLX's way back through it makes both products apart, and then their sum.
     """
 
     @mx.custom_function
-    def apply(x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+    def apply(x: mx.array, a: mx.array, *every_b: mx.array) -> tuple[mx.array, ...]:
         low = x @ a.T * scale
-        return mx.addmm(base(x), low, b.T), low
+        lows = _split(low, every_b)
+        return *(mx.addmm(base(x), own, b.T) for base, own, b in zip(bases, lows, every_b, strict=True)), low
 
     @apply.vjp
-    def back(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
-        (x, a, b), (d_out, _), (_, low) = primals, cotangents, outputs
-        d_low = d_out @ b * scale
-        d_x = mx.addmm(d_out @ base.weight, d_low, a)
-        return d_x, _rows(d_low).T @ _rows(x), _rows(d_out).T @ _rows(low)
+    def back(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
+        (x, a, *every_b), (*d_outs, _), low = primals, cotangents, outputs[-1]
+        d_low = _joined([d_out @ b for d_out, b in zip(d_outs, every_b, strict=True)], axis=-1) * scale
+        d_x = d_outs[0] @ bases[0].weight
+        for d_out, base in zip(d_outs[1:], bases[1:], strict=True):
+            d_x = mx.addmm(d_x, d_out, base.weight)
+        d_bs = (_rows(d_out).T @ _rows(own) for d_out, own in zip(d_outs, _split(low, every_b), strict=True))
+        return mx.addmm(d_x, d_low, a), _rows(d_low).T @ _rows(x), *d_bs
 
     return apply
+
+
+def _joined(arrays: Sequence[mx.array], axis: int = 0) -> mx.array:
+    return arrays[0] if len(arrays) == 1 else mx.concatenate(list(arrays), axis=axis)
+
+
+def _split(low: mx.array, every_b: Sequence[mx.array]) -> list[mx.array]:
+    """[..., sum of ranks] -> [..., rank] for each B [out, rank]."""
+    ends = [*accumulate(b.shape[-1] for b in every_b)]
+    return mx.split(low, ends[:-1], axis=-1) if len(ends) > 1 else [low]
 
 
 def _rows(x: mx.array) -> mx.array:
