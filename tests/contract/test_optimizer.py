@@ -104,6 +104,29 @@ def test_an_adapted_layer(by_onednn: bool, dtype: torch.dtype, bias: bool, monke
     assert torch.autograd.grad(layer(x.detach()).sum(), layer.lora_A)[0].any(), "the first layer's input needs no gradient"
 
 
+@pytest.mark.parametrize("adapted", [(0, 1, 2), (0, 2), ()])
+def test_layers_that_read_the_same(adapted: tuple[int, ...]) -> None:
+    from mlxtune.backends.torch.lora import LoraLinear, together
+
+    torch.manual_seed(0)
+    bases = [torch.nn.Linear(24, size, bias=size > 8).requires_grad_(False) for size in (15, 8, 9)]
+    layers = list(bases)
+    for number in adapted:
+        low = {"lora_a": torch.randn(4, 24), "lora_b": torch.randn(bases[number].out_features, 4)}
+        layers[number] = LoraLinear(bases[number], **low, scale=0.7, dropout=0.0)
+    x = torch.randn(2, 11, 24, requires_grad=True)
+    learned = [x, *(p for number in adapted for p in (layers[number].lora_A, layers[number].lora_B))]
+    wanted = [base(x) for base in bases]
+    for number in adapted:
+        wanted[number] = wanted[number] + 0.7 * (x @ layers[number].lora_A.T @ layers[number].lora_B.T)
+    found, outer = together(x, *layers), [torch.randn(2, 11, size) for size in (15, 8, 9)]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(outs, learned, outer) for outs in (found, wanted)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("quantized", [False, True])

@@ -65,7 +65,7 @@ def test_a_checkpointed_layer_runs_again_on_the_way_back(engine: Engine, monkeyp
     attach(engine, checkpointing=True)
     if engine.backend.name == "torch":
         for number, layer in enumerate(layers):
-            _mlp(layer).register_forward_pre_hook(lambda *_, number=number: calls.append(number))
+            _last_product(layer).register_forward_pre_hook(lambda *_, number=number: calls.append(number))
     else:
         kind = type(layers[0])
         own = kind.__call__
@@ -84,20 +84,22 @@ def _layers(engine: Engine) -> list:
     return list(text.blocks if hasattr(text, "blocks") else text.layers)
 
 
-def _mlp(layer: Any) -> Any:
-    """Its end, in torch: the last layer is not called as a whole, since the wanted rows alone reach its MLP."""
-    return layer.mlp if hasattr(layer, "mlp") else layer.fc2
+def _last_product(layer: Any) -> Any:
+    """Of a layer in torch: what is called for the tokens that go on, and for those alone."""
+    mlp = getattr(layer, "mlp", layer)
+    return mlp.down_proj if hasattr(mlp, "down_proj") else mlp.fc2
 
 
 def test_behind_the_last_attention_learned_rows_alone_go_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine.family.name == "donut":
         pytest.skip("nearly all tokens of a Donut's row are learned, and its layers end as they began")
     seen: list[int] = []
-    mlps = [layer.mlp for layer in _layers(engine)]
+    layers = _layers(engine)
     if engine.backend.name == "torch":
-        for mlp in mlps:
-            mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1].numel()))
+        for layer in layers:
+            _last_product(layer).register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1].numel()))
     else:
+        mlps = [layer.mlp for layer in layers]
         kind = type(mlps[0])
         own = kind.__call__
 
@@ -111,7 +113,7 @@ def test_behind_the_last_attention_learned_rows_alone_go_on(engine: Engine, monk
     (batch,) = micro_batches(rows, size=2, pad_id=engine.processor.pad_id, pictures=engine.pictures)
     engine.backend.loss(batch)
     assert 0 < len(batch.labels) < batch.input_ids.size
-    assert seen == [*[batch.input_ids.size] * (len(mlps) - 1), len(batch.labels)]
+    assert seen == [*[batch.input_ids.size] * (len(layers) - 1), len(batch.labels)]
 
 
 def test_adapters_of_the_last_layers_send_no_gradient_below_them(
@@ -129,7 +131,7 @@ def test_adapters_of_the_last_layers_send_no_gradient_below_them(
 
 
 def _gradient_counters(engine: Engine, layers: list, monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Numbers of the layers whose output, in torch that of their MLP, a gradient has come to."""
+    """Numbers of the layers whose output, in torch that of their last product, a gradient has come to."""
     reached: set[int] = set()
     if engine.backend.name == "torch":
 
@@ -142,7 +144,7 @@ def _gradient_counters(engine: Engine, layers: list, monkeypatch: pytest.MonkeyP
             return watch
 
         for number, layer in enumerate(layers):
-            _mlp(layer).register_forward_hook(hook(number))
+            _last_product(layer).register_forward_hook(hook(number))
         return reached
     mx = pytest.importorskip("mlx.core")
     kind = type(layers[0])

@@ -108,7 +108,7 @@ def test_the_last_layer_has_fewer_queries(engine: Engine, monkeypatch: pytest.Mo
     if engine.family.name == "donut":
         pytest.skip("nearly all tokens of a Donut's row are learned, and its layers end as they began")
     asked: list[int] = []
-    for module in ("narrowed", "moondream2"):
+    for module in ("layer", "moondream2"):
         place = f"mlxtune.backends.torch.models.{module}.by_reach"
         monkeypatch.setattr(
             place, lambda own, q, *rest, **how: asked.append(q.shape[2]) or attention.by_reach(own, q, *rest, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import Any
 
 import torch
@@ -23,43 +24,72 @@ class LoraLinear(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        if type(self.base) in (nn.Linear, Linear) and not (self.training and self.dropout.p):
-            return _Adapted.apply(x, self.base.weight, self.base.bias, a, b, self.scale)
-        # A quantised base, or the two read different numbers.
+        if self.is_plain:
+            return together(x, self)[0]
+        a, b = self.arrays(x.dtype)
         low = nn.functional.linear(self.dropout(x), a)
         out = self.base(x)
         return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), b.T, alpha=self.scale).view_as(out)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether base and update read the same numbers, and the base's weights are a matrix."""
+        return type(self.base) in (nn.Linear, Linear) and not (self.training and self.dropout.p)
+
+    def arrays(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B."""
+        return self.lora_A.to(dtype), self.lora_B.to(dtype)
+
+
+def together(x: torch.Tensor, *layers: nn.Module) -> list[torch.Tensor]:
+    """layer(x) of each. Those that are adapted go through x once for all their A, and add up its gradient in one array."""
+    joins = [isinstance(layer, LoraLinear) and layer.is_plain for layer in layers]
+    if not any(joins):
+        return [layer(x) for layer in layers]
+    adapted = [*compress(layers, joins)]
+    every_a, every_b = zip(*(layer.arrays(x.dtype) for layer in adapted), strict=True)
+    a = every_a[0] if len(every_a) == 1 else torch.cat(every_a)
+    bases = [part for layer in adapted for part in (layer.base.weight, layer.base.bias)]
+    outs = iter(_Adapted.apply(x, adapted[0].scale, a, *every_b, *bases))  # all are of one adapter, which has one scale
+    return [next(outs) if join else layer(x) for join, layer in zip(joins, layers, strict=True)]
+
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + bias + scale * x A^T B^T for a frozen W. Autograd's own way copies the larger products once more to add to them."""
+    """Each x W^T + bias + scale * x A^T B^T, for frozen W. Autograd copies the larger products once more to add to them.
+
+    a: all A, [sum of ranks, in]. more: each B [out, rank], then each W and bias.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, scale: float, a: torch.Tensor, *more: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        every_b, weights, biases = more[: len(more) // 3], more[len(more) // 3 :: 2], more[len(more) // 3 + 1 :: 2]
         rows = x.flatten(0, -2)
         low = product(rows, a)
-        out = product(rows, weight, bias).addmm_(low, b.T, alpha=scale)
-        ctx.save_for_backward(x, weight, a, b, low)
+        lows = low.split([b.shape[1] for b in every_b], dim=1)
+        outs = [
+            product(rows, weight, bias).addmm_(own, b.T, alpha=scale).view(*x.shape[:-1], -1)
+            for weight, bias, own, b in zip(weights, biases, lows, every_b, strict=True)
+        ]
+        ctx.save_for_backward(x, a, low, *every_b, *weights)
         ctx.scale = scale
-        return out.view(*x.shape[:-1], -1)
+        return tuple(outs)
 
     @staticmethod
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, a, b, low = ctx.saved_tensors
-        d_rows = d_out.flatten(0, -2)
-        d_low = product(d_rows, b.T).mul_(ctx.scale)
-        d_x = product(d_rows, weight.T).addmm_(d_low, a).view_as(x) if ctx.needs_input_grad[0] else None
-        d_a, d_b = product(d_low.T, x.flatten(0, -2).T), product(low.T, d_rows.T).mul_(ctx.scale).T
-        return d_x, None, None, d_a, d_b, None
+    def backward(ctx: Any, *d_outs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, a, low, *more = ctx.saved_tensors
+        every_b, weights = more[: len(d_outs)], more[len(d_outs) :]
+        lows = low.split([b.shape[1] for b in every_b], dim=1)
+        rows, d_rows = x.flatten(0, -2), [d_out.flatten(0, -2) for d_out in d_outs]
+        d_lows = [product(d_out, b.T) for d_out, b in zip(d_rows, every_b, strict=True)]
+        d_low = (d_lows[0] if len(d_lows) == 1 else torch.cat(d_lows, dim=1)).mul_(ctx.scale)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            first, *others = (product(d_out, weight.T) for d_out, weight in zip(d_rows, weights, strict=True))
+            for other in others:
+                first += other
+            d_x = first.addmm_(d_low, a).view_as(x)
+        d_bs = (product(own.T, d_out.T).mul_(ctx.scale).T for own, d_out in zip(lows, d_rows, strict=True))
+        return d_x, None, product(d_low.T, rows.T), *d_bs, *[None] * (2 * len(weights))
 
 
 def attach(model: nn.Module, adapter: Adapter, *, device: torch.device) -> dict[str, nn.Parameter]:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from mlxtune.backends.torch.attention import BY_REACH, Mask, in_blocks
-from mlxtune.backends.torch.models.narrowed import Narrowed
+from mlxtune.backends.torch.models.layer import Layer
 from mlxtune.errors import ModelError
 from mlxtune.families import ModelConfig
 from mlxtune.types import Pixels
@@ -102,15 +102,13 @@ class TorchModel(ABC):
     def hidden(self, inputs: Inputs) -> torch.Tensor:
         """Behind the last norm: [N, hidden] at `inputs.rows`, or [B, S, hidden]."""
         text, hidden = self.text, self.embed(inputs)
-        rotary = text.rotary_emb(hidden, self.rotary_positions(inputs.positions))
-        how = {"position_embeddings": rotary, "past_key_values": inputs.cache}
-        mask = self.cut(inputs.mask, hidden)
-        *before, last = text.layers
+        turns, cut = text.rotary_emb(hidden, self.rotary_positions(inputs.positions)), self.cut(inputs.mask, hidden)
+        *before, last = self._layers
         for number, layer in enumerate(before):
-            hidden = self.deepened(self.through(layer, hidden, attention_mask=mask, **how), number, inputs)
-        if inputs.rows is None:
-            return text.norm(self.through(last, hidden, attention_mask=mask, **how))
-        return text.norm(self.through(self._narrowed, hidden, inputs.rows, attention_mask=inputs.mask, **how))
+            hidden = self.through(layer, hidden, turns=turns, mask=cut, cache=inputs.cache)
+            hidden = self.deepened(hidden, number, inputs)
+        mask = cut if inputs.rows is None else inputs.mask
+        return text.norm(self.through(last, hidden, turns=turns, mask=mask, cache=inputs.cache, rows=inputs.rows))
 
     def cut(self, mask: torch.Tensor | None, hidden: torch.Tensor) -> Mask:
         """The mask as the layers' attention takes it best; what torch compiles has ways of its own."""
@@ -121,8 +119,8 @@ class TorchModel(ABC):
         return hidden
 
     @cached_property
-    def _narrowed(self) -> Narrowed:
-        return Narrowed(self.text.layers[-1])
+    def _layers(self) -> list[Layer]:
+        return [Layer(layer) for layer in self.text.layers]
 
     def through(self, layer: nn.Module, hidden: torch.Tensor, /, *more: Any, **settings: Any) -> torch.Tensor:
         """One layer of the text model; in a training step compiled where `compiled` says so.

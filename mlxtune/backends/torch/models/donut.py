@@ -10,7 +10,7 @@ from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
 from mlxtune.backends.torch.models.base import Inputs, TorchModel, from_transformers
-from mlxtune.backends.torch.models.narrowed import at
+from mlxtune.backends.torch.models.layer import at
 from mlxtune.families.config import ModelConfig
 from mlxtune.families.donut import parts_of
 from mlxtune.types import Pixels

@@ -17,7 +17,7 @@ from torch.nn.functional import embedding, gelu
 
 from mlxtune.backends.torch.attention import Mask, by_reach, in_blocks, narrowed
 from mlxtune.backends.torch.models.base import Inputs, TorchModel, check_weights
-from mlxtune.backends.torch.models.narrowed import at
+from mlxtune.backends.torch.models.layer import at
 from mlxtune.backends.torch.rotary import rotate
 from mlxtune.errors import BackendError, ModelError
 from mlxtune.families import Family, ModelConfig, family_of
