@@ -60,3 +60,13 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig(
         folder=folder, model_type=top["model_type"], top=top, text=text, vision=dict(top.get("vision_config") or {})
     )
+
+
+def check_swiglu(config: ModelConfig) -> None:
+    """ModelError unless the text model's MLPs are SwiGLU, as the forwards of Llama-like models take for granted."""
+    activation = config.text.get("hidden_act", "silu")
+    if activation != "silu":
+        raise ModelError(
+            f"{config.folder}/config.json: the text model's hidden_act is '{activation}', but only 'silu' is supported. "
+            "Restore the published file"
+        )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mlxtune.errors import DataError, ModelError, RecipeError
 from mlxtune.families.base import Family, KnownModel, Processor
-from mlxtune.families.config import ModelConfig, read_json
+from mlxtune.families.config import ModelConfig, check_swiglu, read_json
 from mlxtune.families.defaults import CLIP_VISION, LLAMA, with_defaults
 from mlxtune.families.qwen2_5_vl import normalise
 from mlxtune.images import ImageRef
@@ -66,6 +66,7 @@ class LlavaProcessor(Processor):
     image_token = "<image>"
 
     def __init__(self, config: ModelConfig, family: Family, *, min_pixels: int | None, max_pixels: int | None) -> None:
+        check_swiglu(config)
         super().__init__(config, family, min_pixels=min_pixels, max_pixels=max_pixels)
         self._check_parts()
         self._check_settings()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mlxtune.errors import DataError, ModelError
 from mlxtune.families.base import Family, KnownModel, Processor
-from mlxtune.families.config import ModelConfig
+from mlxtune.families.config import ModelConfig, check_swiglu
 from mlxtune.images import ImageRef
 
 _MAX_ASPECT = 200
@@ -126,6 +126,7 @@ class Qwen2_5_VLProcessor(Processor):
     image_token = "<|image_pad|>"
 
     def __init__(self, config: ModelConfig, family: Family, *, min_pixels: int | None, max_pixels: int | None) -> None:
+        check_swiglu(config)
         check_text(config)
         super().__init__(config, family, min_pixels=min_pixels, max_pixels=max_pixels)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from mlxtune.errors import DataError, ModelError
 from mlxtune.families import FAMILIES, Processor, family_of, load_processor, read_config
 from tests.helpers.families import FIXTURES
-from tests.helpers.families.base import TINY
+from tests.helpers.families.base import TINY, write_json
 from tests.helpers.family_checks import assert_same_pixels, asset
 from tests.helpers.rows import example, picture
 
@@ -172,6 +172,16 @@ def test_configurations_that_cannot_be_used(tmp_path: Path, content: str | None,
     with pytest.raises(ModelError) as caught:
         family_of(read_config(tmp_path))
     assert said in str(caught.value) and "config.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"donut", "moondream2", "moondream2_phi"}))
+def test_a_llama_like_model_with_another_activation_is_refused(family: str, tmp_path: Path) -> None:
+    FIXTURES[family].write_files(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config.get("text_config", config)["hidden_act"] = "gelu"
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(ModelError, match="config.json: the text model's hidden_act is 'gelu'"):
+        load_processor(tmp_path)
 
 
 def test_a_family_says_how_many_pictures_its_rows_have(processor: Processor) -> None:

@@ -47,7 +47,7 @@ class Layer(nn.Module):
         if hasattr(own, "q_norm"):
             q, k = _normed(own.q_norm, q), _normed(own.k_norm, k)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        q, k = (rotate(part, *(angles[:, None] for angles in own)) for part, own in ((q, asking), (k, turns)))
+        q, k = (rotate(part, cos[:, None], sin[:, None]) for part, (cos, sin) in ((q, asking), (k, turns)))
         if cache is not None:
             k, v = cache.update(k, v, own.layer_idx)
         if rows is not None:
