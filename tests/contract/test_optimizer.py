@@ -179,9 +179,9 @@ def test_layers_of_mlx_that_read_the_same(adapted: tuple[int, ...], dropout: flo
 
     def one_by_one(x: Any, *learned: Any) -> Any:
         told = dict(zip(sizes, learned, strict=True))
-        return [plain(layer, x, told, f"{number}", dropout) for number, layer in enumerate(layers)]
+        return [plain(layer, x, told, f"{number}") for number, layer in enumerate(layers)]
 
-    def plain(layer: Any, x: Any, told: Any, site: str, dropout: float) -> Any:
+    def plain(layer: Any, x: Any, told: Any, site: str) -> Any:
         if not isinstance(layer, LoraLinear):
             return layer(x)
         kept = mx.where(mx.random.bernoulli(1 - dropout, x.shape, key=weights.keys[site]), x / (1 - dropout), 0) if dropout else x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -48,21 +49,22 @@ def together(x: torch.Tensor, *layers: nn.Module) -> list[torch.Tensor]:
         return [layer(x) for layer in layers]
     adapted = [*compress(layers, joins)]
     every_a, every_b = zip(*(layer.arrays(x.dtype) for layer in adapted), strict=True)
-    a = every_a[0] if len(every_a) == 1 else torch.cat(every_a)
-    bases = [part for layer in adapted for part in (layer.base.weight, layer.base.bias)]
-    outs = iter(_Adapted.apply(x, adapted[0].scale, a, *every_b, *bases))  # all are of one adapter, which has one scale
+    weights, biases = zip(*((layer.base.weight, layer.base.bias) for layer in adapted), strict=True)
+    scale = adapted[0].scale  # all are of one adapter, which has one
+    outs = iter(_Adapted.apply(x, scale, _joined(every_a), *every_b, *weights, *biases))
     return [next(outs) if join else layer(x) for join, layer in zip(joins, layers, strict=True)]
 
 
 class _Adapted(torch.autograd.Function):
     """Each x W^T + bias + scale * x A^T B^T, for frozen W. Autograd copies the larger products once more to add to them.
 
-    a: all A, [sum of ranks, in]. more: each B [out, rank], then each W and bias.
+    a: all A, [sum of ranks, in]. more: each B [out, rank], then each W, then each bias.
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, scale: float, a: torch.Tensor, *more: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        every_b, weights, biases = more[: len(more) // 3], more[len(more) // 3 :: 2], more[len(more) // 3 + 1 :: 2]
+        count = len(more) // 3
+        every_b, weights, biases = more[:count], more[count : 2 * count], more[2 * count :]
         rows = x.flatten(0, -2)
         low = product(rows, a)
         lows = low.split([b.shape[1] for b in every_b], dim=1)
@@ -80,16 +82,19 @@ class _Adapted(torch.autograd.Function):
         every_b, weights = more[: len(d_outs)], more[len(d_outs) :]
         lows = low.split([b.shape[1] for b in every_b], dim=1)
         rows, d_rows = x.flatten(0, -2), [d_out.flatten(0, -2) for d_out in d_outs]
-        d_lows = [product(d_out, b.T) for d_out, b in zip(d_rows, every_b, strict=True)]
-        d_low = (d_lows[0] if len(d_lows) == 1 else torch.cat(d_lows, dim=1)).mul_(ctx.scale)
+        d_low = _joined([product(d_out, b.T) for d_out, b in zip(d_rows, every_b, strict=True)], dim=1).mul_(ctx.scale)
         d_x = None
         if ctx.needs_input_grad[0]:
-            first, *others = (product(d_out, weight.T) for d_out, weight in zip(d_rows, weights, strict=True))
-            for other in others:
-                first += other
-            d_x = first.addmm_(d_low, a).view_as(x)
+            d_x = product(d_rows[0], weights[0].T)
+            for d_out, weight in zip(d_rows[1:], weights[1:], strict=True):
+                d_x += product(d_out, weight.T)
+            d_x = d_x.addmm_(d_low, a).view_as(x)
         d_bs = (product(own.T, d_out.T).mul_(ctx.scale).T for own, d_out in zip(lows, d_rows, strict=True))
         return d_x, None, product(d_low.T, rows.T), *d_bs, *[None] * (2 * len(weights))
+
+
+def _joined(arrays: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    return arrays[0] if len(arrays) == 1 else torch.cat(arrays, dim=dim)
 
 
 def attach(model: nn.Module, adapter: Adapter, *, device: torch.device) -> dict[str, nn.Parameter]:
