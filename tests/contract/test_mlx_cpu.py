@@ -47,10 +47,12 @@ def _branches(queries: int) -> np.ndarray:
     return np.stack([seen, left])
 
 
+@pytest.mark.parametrize("kept", [2**20, 0], ids=["kept", "made again"])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize(("queries", "keys"), [(1, 9), (7, 7), (200, 200), (33, 300)])
 @pytest.mark.parametrize("kind", ["causal", "none", "mask", "prefix"])
-def test_attention(kind: str, queries: int, keys: int, kv_heads: int) -> None:
+def test_attention(kind: str, queries: int, keys: int, kv_heads: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_KEPT", kept)
     q, k, v = _random(2, 4, queries, 8, spread=1.5), _random(2, kv_heads, keys, 8, spread=1.5), _random(2, kv_heads, keys, 8)
     own = _branches(queries)
     if kind == "prefix":  # tokens that see each other both ways, far beyond the diagonal
@@ -62,6 +64,15 @@ def test_attention(kind: str, queries: int, keys: int, kv_heads: int) -> None:
     wanted = _values_and_gradients(lambda *a: _theirs(*a, scale=0.3, mask=theirs), [q, k, v])
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("kept", "times"), [(2 * 2 * 60 * 60, 1), (2 * 2 * 60 * 60 - 1, 2)])
+def test_powers_of_few_scores_are_kept_for_the_way_back(kept: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, taken = attention.exp2_fused, []
+    monkeypatch.setattr(attention, "_KEPT", kept)
+    monkeypatch.setattr(attention, "exp2_fused", lambda x: taken.append(x.shape) or own(x))
+    mx.vjp(lambda q: attention.attention(q, q, q, scale=0.3), [_random(2, 2, 60, 8)], [_random(2, 60, 16)])
+    assert taken == [(1, 4, 60, 60)] * times
 
 
 def test_a_key_that_nobody_sees_gets_no_gradient_at_all() -> None:
@@ -102,6 +113,30 @@ def test_a_query_that_looks_far_ahead_reaches_as_far() -> None:
     seen[0, 0] = True
     seen[0, 1:, :1] = True
     assert attention.Visible.of(seen).reach == (300,) * 300
+
+
+@pytest.mark.parametrize("how", [lambda f: f, mx.compile], ids=["parts", "fused"])
+def test_powers_of_two(how: Callable[..., Any]) -> None:
+    x = np.concatenate([np.linspace(-126.4, 127, 4001), [-127.0, -1.5 * 2**23, -1.5 * 2**23 - 1, -1e9, -1e13]]).astype(np.float32)
+    found = np.array(how(vector.exp2)(mx.array(x)))
+    np.testing.assert_allclose(found[:4001], np.exp2(x[:4001].astype(np.float64)), rtol=3e-7)
+    assert not found[4001:].any()
+
+
+@pytest.mark.parametrize("how", [lambda f: f, mx.compile], ids=["parts", "fused"])
+def test_sigmoid_ends_in_zero_and_one(how: Callable[..., Any]) -> None:
+    x = np.array([-1e12, -1e4, -89, -20, -1, 0, 1, 20, 89, 1e4, 1e12], np.float32)
+    found = np.array(how(vector.sigmoid)(mx.array(x)))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-x.astype(np.float64).clip(-700, 700))), rtol=3e-7, atol=4e-38)
+    assert found.min() >= np.finfo(np.float32).tiny, "denormal"
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 416])
+def test_rows(width: int) -> None:
+    x = _random(3, 5, width)
+    wanted = np.array(x)
+    np.testing.assert_allclose(np.array(vector.row_sums(x)), wanted.sum(-1, keepdims=True), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(np.array(vector.row_highest(x)), wanted.max(-1, keepdims=True))
 
 
 ACTIVATIONS = {

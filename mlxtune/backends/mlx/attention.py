@@ -1,5 +1,5 @@
 """Attention: MLX's own kernel on a GPU. On its CPU that works on whole matrices of scores, masked or not; here it goes through
-the queries some rows at a time, as far as they see, and keeps no scores for the way back.
+the queries some rows at a time, as far as they see, and keeps scores for the way back only where they are few.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from mlxtune.backends.mlx.course import at
 from mlxtune.backends.mlx.lanes import settled
 from mlxtune.backends.mlx.untraced import untraced
-from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2_of_difference
+from mlxtune.backends.mlx.vector import LN_2, LOG2_E, PARTS, by_parts, exp2_fused, row_highest, row_sums
 
 _SCORES = 2**19  # of a block, in numbers; more leave the caches, fewer make more blocks
+_KEPT = 2**20  # scores of a layer, 4 MiB of powers; a layer's other arrays for the way back are several times that
 _HIDDEN = 1e9  # taken from the score of a key that is not seen
 
 
@@ -72,7 +73,9 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Mask
     rows = min(queries, max(_SCORES // each, 32), 256 if mask is None else 128)
     heads = min(k.shape[1], max(_SCORES // (each * rows), 1))
     blocks = tuple(_blocks(queries, keys, mask, rows=rows))
-    out = _blockwise(blocks, bias, group=group, heads=heads)(grouped, k, v)[0]
+    every = grouped.shape[0] * k.shape[1] * group * sum((end - start) * reach for start, end, reach in blocks)
+    keep = heads == k.shape[1] and every <= _KEPT
+    out = _blockwise(blocks, bias, group=group, heads=heads, keep=keep)(grouped, k, v)[0]
     return out.reshape(batch, kv_heads, queries, -1).swapaxes(1, 2).reshape(batch, queries, -1)
 
 
@@ -100,16 +103,18 @@ def _causal(queries: int, keys: int) -> Visible:
 def _blocks(queries: int, keys: int, mask: Visible | None, *, rows: int) -> Iterator[Block]:
     for start in range(0, queries, rows):
         end = min(start + rows, queries)
-        yield start, end, keys if mask is None or mask.reach is None else mask.reach[min(end, len(mask.reach)) - 1]
+        reach = keys if mask is None or mask.reach is None else mask.reach[min(end, len(mask.reach)) - 1]
+        yield start, end, min(-(-reach // PARTS) * PARTS, keys)
 
 
 def _blockwise(
-    blocks: tuple[Block, ...], bias: mx.array | None, *, group: int, heads: int
-) -> Callable[..., tuple[mx.array, mx.array]]:
-    """(q, k, v) -> (out, log2 of each query's sum); q and out [B, kv_heads, S * group, D], q scaled for powers of 2.
+    blocks: tuple[Block, ...], bias: mx.array | None, *, group: int, heads: int, keep: bool
+) -> Callable[..., tuple[mx.array, ...]]:
+    """(q, k, v) -> (out, ...), the rest for the way back; q and out [B, kv_heads, S * group, D], q scaled for powers of 2.
 
     heads: of the kv_heads, how many at once. Few heads and many queries make larger products than many heads and few queries;
     for the same reason the queries of a group, which have their keys in common, are multiplied with them in one product.
+    keep: the powers of all scores, for the way back, which otherwise makes them again.
     Source: FlashAttention, Dao et al. 2022 (arXiv 2205.14135), without its tiling of the keys.
     """
 
@@ -119,7 +124,7 @@ def _blockwise(
     def scores(block: Block, q: mx.array, k: mx.array) -> mx.array:
         """[B, heads, rows * group, reach] of a block's queries."""
         start, end, reach = block
-        found = q @ k[:, :, :reach].swapaxes(-1, -2)
+        found = of(block, q) @ k[:, :, :reach].swapaxes(-1, -2)
         if bias is None:
             return found
         added = (bias if bias.shape[2] == 1 else bias[:, :, start:end])[..., :reach]
@@ -130,58 +135,59 @@ def _blockwise(
             yield tuple(array[:, first : first + heads] for array in arrays)
 
     @mx.custom_function
-    def attend(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
+    def attend(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, ...]:
         return untraced(lambda *all_heads: _joined([forward(*some) for some in some_heads(*all_heads)]), q, k, v)
 
-    def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        outs, sums = [], []
+    def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, ...]:
+        """out; of each query's powers the sum; the powers of each block, or each query's highest score."""
+        outs, totals, every_powers, every_highest = [], [], [], []
         for block in blocks:
-            found = scores(block, of(block, q), k)
-            highest = found.max(-1, keepdims=True)
-            powers = _powers(found, highest)
-            total = powers.sum(-1, keepdims=True)
+            found = scores(block, q, k)
+            highest = row_highest(found)
+            powers = exp2_fused(found - highest)
+            total = row_sums(powers)
             outs.append(settled((powers @ v[:, :, : block[2]]) / total))
-            sums.append(highest + mx.log2(total))
-        return mx.concatenate(outs, axis=2), mx.concatenate(sums, axis=2)
+            totals.append(total)
+            every_powers.append(powers)
+            every_highest.append(highest)
+        for_back = every_powers if keep else [mx.concatenate(every_highest, axis=2)]
+        return mx.concatenate(outs, axis=2), mx.concatenate(totals, axis=2), *for_back
 
     @attend.vjp
     def vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
-        (d_out, _), (out, sums) = cotangents, outputs
-        d_out = mx.contiguous(d_out)
-        arrays = *primals, d_out, (d_out * out).sum(-1, keepdims=True), sums
+        out, total, *for_back = outputs
+        d_out = mx.contiguous(cotangents[0]) / total
+        arrays = *primals, d_out, row_sums(d_out * out), *for_back
         return untraced(lambda *all_heads: _joined([backward(*some) for some in some_heads(*all_heads)]), *arrays)
 
     def backward(
-        q: mx.array, k: mx.array, v: mx.array, d_out: mx.array, carried: mx.array, sums: mx.array
+        q: mx.array, k: mx.array, v: mx.array, d_out: mx.array, carried: mx.array, *for_back: mx.array
     ) -> tuple[mx.array, mx.array, mx.array]:
-        d_q, d_k, d_v = [], [mx.zeros_like(k)], [mx.zeros_like(v)]
-        for block in reversed(blocks):
-            reach, (part, d_part, carried_part, sums_part) = block[2], (of(block, x) for x in (q, d_out, carried, sums))
-            shares = _powers(scores(block, part, k), sums_part)
-            d_shares = d_part @ v[:, :, :reach].swapaxes(-1, -2)
-            d_scores = shares * (d_shares - carried_part)
+        """d_out: over the sums. Gradients of keys and values stand upright, [B, heads, D, T], until they are complete: products
+        of few rows are faster than those of few columns."""
+        d_q, d_k, d_v = [], [mx.zeros_like(k.swapaxes(-1, -2))], [mx.zeros_like(v.swapaxes(-1, -2))]
+        for number, block in reversed([*enumerate(blocks)]):
+            part, d_part, reach = of(block, q), of(block, d_out), block[2]
+            powers = for_back[number] if keep else exp2_fused(scores(block, q, k) - of(block, for_back[0]))
+            d_powers = d_part @ v[:, :, :reach].swapaxes(-1, -2)
+            d_scores = powers * (d_powers - of(block, carried))
             d_q.append(d_scores @ k[:, :, :reach])
-            d_k = _plus(d_k, d_scores.swapaxes(-1, -2) @ part)
-            d_v = _plus(d_v, shares.swapaxes(-1, -2) @ d_part)
-        d_q, d_k, d_v = (mx.concatenate(parts, axis=2) for parts in (d_q[::-1], d_k, d_v))
-        return d_q * LN_2, d_k * LN_2, d_v
+            d_k = _plus(d_k, part.swapaxes(-1, -2) @ d_scores)
+            d_v = _plus(d_v, d_part.swapaxes(-1, -2) @ powers)
+        d_q, d_k, d_v = mx.concatenate(d_q[::-1], axis=2), *(mx.concatenate(parts, axis=3) for parts in (d_k, d_v))
+        return d_q * LN_2, d_k.swapaxes(-1, -2) * LN_2, d_v.swapaxes(-1, -2)
 
     return attend
 
 
 def _plus(pieces: list[mx.array], part: mx.array) -> list[mx.array]:
-    """`part`, [B, heads, reach, D], added to the first of the pieces, [B, heads, some keys, D] one behind the other; what it does
-    not reach of that becomes a piece of its own. Reaches go down: to add zeros behind them would be a pass over all keys a block.
+    """`part`, [B, heads, D, reach], added to the first of the pieces, [B, heads, D, some keys] side by side; what it does not
+    reach of that becomes a piece of its own. Reaches go down: to add zeros behind them would be a pass over all keys a block.
     """
-    (first, *others), reach = pieces, part.shape[2]
-    cut = [first[:, :, reach:]] if reach < first.shape[2] else []
-    return [first[:, :, :reach] + part, *cut, *others]
+    (first, *others), reach = pieces, part.shape[3]
+    cut = [first[..., reach:]] if reach < first.shape[3] else []
+    return [first[..., :reach] + part, *cut, *others]
 
 
 def _joined(heads: list[tuple[mx.array, ...]]) -> tuple[mx.array, ...]:
     return tuple(mx.concatenate(parts, axis=1) for parts in zip(*heads, strict=True))
-
-
-def _powers(scores: mx.array, less: mx.array) -> mx.array:
-    """2 ** (scores - less), [..., T] and [..., 1], as matrices: g++ works a second on every number of axes, the first time."""
-    return exp2_of_difference(scores.reshape(-1, scores.shape[-1]), less.reshape(-1, 1)).reshape(scores.shape)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2, fused
+from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2, fused, row_highest, row_sums
 
 ROWS = 96  # of logits at once, 56 MiB in float32 over 150,000 tokens; MLX holds up to four arrays as large
 _NUMBERS = 2**17  # of logits that are worked on at once: half of what a core caches
@@ -70,28 +70,23 @@ def _nll_by_parts(labels: mx.array) -> Callable[[mx.array], mx.array]:
     def of(logits: mx.array) -> mx.array:
         totals = []
         for _, rows in apart(logits):
-            highest = rows.max(-1, keepdims=True)
-            total = _in_parts(_exp_of_difference(rows, highest), 0.0).sum(-1).sum(-1)
+            highest = row_highest(rows)
+            total = row_sums(_in_parts(_exp(rows - highest), 0.0))[..., 0].sum(-1)
             totals.append(highest[:, 0] + mx.log2(total) * LN_2)
         return mx.concatenate(totals) - _of_labels(logits, labels)
 
     @of.vjp
     def backward(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
         total, scale = (value + _of_labels(logits, labels))[:, None], cotangent[:, None]
-        shares = [_scaled_exp_of_difference(rows, total[part], scale[part]) for part, rows in apart(logits)]
+        shares = [_exp(rows - total[part]) * scale[part] for part, rows in apart(logits)]
         return mx.concatenate(shares).at[mx.arange(len(labels)), labels].add(-cotangent)
 
     return of
 
 
 @fused
-def _exp_of_difference(x: mx.array, y: mx.array) -> mx.array:
-    return exp2((x - y) * LOG2_E)
-
-
-@fused
-def _scaled_exp_of_difference(x: mx.array, y: mx.array, scale: mx.array) -> mx.array:
-    return scale * exp2((x - y) * LOG2_E)
+def _exp(x: mx.array) -> mx.array:
+    return exp2(x * LOG2_E)
 
 
 def _in_parts(values: mx.array, spare: float) -> mx.array:

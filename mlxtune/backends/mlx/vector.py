@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from mlxtune.backends.mlx.untraced import untraced
 
@@ -18,6 +19,8 @@ LOG2_E, LN_2 = math.log2(math.e), math.log(2)
 _POWERS = (1.0, 6.931472028550421e-1, 2.402264791363012e-1, 5.550332471162809e-2)
 _POWERS += (9.618437357674640e-3, 1.339887440266574e-3, 1.535336188319500e-4)
 _ROUNDING = 1.5 * 2**23
+_ROUNDING_BITS = int(np.float32(_ROUNDING).view(np.int32))
+PARTS = 16  # of a row; see `row_highest`
 
 
 def by_parts(dtype: mx.Dtype) -> bool:
@@ -32,24 +35,43 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def exp2(x: mx.array) -> mx.array:
-    """2 ** x, and 0 below -126.5; x at most 127."""
-    # Below -126.5 the shifted exponent is 0, and with it the result. A smallest number instead would make a hidden key's
-    # gradient denormal: matrix products with those take Intel's processors five times as long.
-    x = mx.maximum(x, -127.0)
-    # A sum that large has no digits left behind the point; `mx.round` would be a call for each number.
-    whole = (x + _ROUNDING) - _ROUNDING
-    rest = x - whole
+    """2 ** x, and 0 below -126.5; x from -1e13 to 127."""
+    return _power_of_2(x, most=127)
+
+
+def sigmoid(x: mx.array) -> mx.array:
+    """x from -1e12 to 1e12; not below 1e-38, where numbers are denormal."""
+    return 1 / (1 + _power_of_2(x * -LOG2_E, most=125))
+
+
+def _power_of_2(x: mx.array, *, most: int) -> mx.array:
+    """most: the largest exponent."""
+    # A sum that large has no digits left behind the point, and its last bits are the whole number.
+    whole = x + _ROUNDING
+    rest = x - (whole - _ROUNDING)
     square = rest * rest
     # Estrin's order: MLX fuses eleven operations one behind the other, Horner's order has more and takes four passes.
     low, middle, high = (_POWERS[n] + _POWERS[n + 1] * rest for n in (0, 2, 4))
     power = low + square * middle + square * square * (high + square * _POWERS[6])
-    return power * ((whole.astype(mx.int32) + 127) << 23).view(mx.float32)
-
-
-def sigmoid(x: mx.array) -> mx.array:
-    return 1 / (1 + exp2(mx.minimum(x * -LOG2_E, 126.0)))
+    # Bounded as bits: g++ makes no vector code of a float `maximum`, which looks for NaN. An exponent of 0 is the number 0. A
+    # smallest number instead would make a hidden key's gradient denormal: matrix products with those take Intel's processors
+    # five times as long.
+    lowest = _ROUNDING_BITS - 127
+    exponent = mx.minimum(mx.maximum(whole.view(mx.int32), lowest), _ROUNDING_BITS + most) - lowest
+    return power * (exponent << 23).view(mx.float32)
 
 
 @fused
-def exp2_of_difference(x: mx.array, y: mx.array) -> mx.array:
-    return exp2(x - y)
+def exp2_fused(x: mx.array) -> mx.array:
+    return exp2(x)
+
+
+def row_sums(x: mx.array) -> mx.array:
+    """[..., N] -> [..., 1]. MLX's own sum goes number by number, ten times as long as a product with ones."""
+    return x @ mx.ones((x.shape[-1], 1), x.dtype)
+
+
+def row_highest(x: mx.array) -> mx.array:
+    """[..., N] -> [..., 1]; over rows of parts first, which a compiler turns into vector code."""
+    parts = x if x.shape[-1] % PARTS else x.reshape(*x.shape[:-1], PARTS, -1).max(-2)
+    return parts.max(-1, keepdims=True)
