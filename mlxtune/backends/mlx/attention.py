@@ -140,7 +140,7 @@ def _blockwise(
 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, ...]:
         """out; of each query's powers the sum; the powers of each block, or each query's highest score."""
-        outs, totals, every_powers, every_highest = [], [], [], []
+        outs, totals, for_back = [], [], []
         for block in blocks:
             found = scores(block, q, k)
             highest = row_highest(found)
@@ -148,10 +148,9 @@ def _blockwise(
             total = row_sums(powers)
             outs.append(settled((powers @ v[:, :, : block[2]]) / total))
             totals.append(total)
-            every_powers.append(powers)
-            every_highest.append(highest)
-        for_back = every_powers if keep else [mx.concatenate(every_highest, axis=2)]
-        return mx.concatenate(outs, axis=2), mx.concatenate(totals, axis=2), *for_back
+            for_back.append(powers if keep else highest)
+        kept = for_back if keep else [mx.concatenate(for_back, axis=2)]
+        return mx.concatenate(outs, axis=2), mx.concatenate(totals, axis=2), *kept
 
     @attend.vjp
     def vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, mx.array, mx.array]:
@@ -166,7 +165,7 @@ def _blockwise(
         """d_out: over the sums. Gradients of keys and values stand upright, [B, heads, D, T], until they are complete: products
         of few rows are faster than those of few columns."""
         d_q, d_k, d_v = [], [mx.zeros_like(k.swapaxes(-1, -2))], [mx.zeros_like(v.swapaxes(-1, -2))]
-        for number, block in reversed([*enumerate(blocks)]):
+        for number, block in reversed(tuple(enumerate(blocks))):
             part, d_part, reach = of(block, q), of(block, d_out), block[2]
             powers = for_back[number] if keep else exp2_fused(scores(block, q, k) - of(block, for_back[0]))
             d_powers = d_part @ v[:, :, :reach].swapaxes(-1, -2)
