@@ -67,7 +67,7 @@ def exp2_fused(x: mx.array) -> mx.array:
 
 
 def row_sums(x: mx.array) -> mx.array:
-    """[..., N] -> [..., 1]. MLX's own sum goes number by number, ten times as long as a product with ones."""
+    """[..., N] float32 -> [..., 1]. MLX's own sum goes number by number, ten times as long as a product with ones."""
     return x @ mx.array(np.ones((x.shape[-1], 1), np.float32))  # of numpy: no operation of its own
 
 
