@@ -34,18 +34,13 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(untraced, mx.compile(function)) if shutil.which("g++") else function
 
 
-def exp2(x: mx.array) -> mx.array:
-    """2 ** x, and 0 below -126.5; x from -1e13 to 127."""
-    return _power_of_2(x, most=127)
-
-
 def sigmoid(x: mx.array) -> mx.array:
     """x from -1e12 to 1e12; not below 1e-38, where numbers are denormal."""
-    return 1 / (1 + _power_of_2(x * -LOG2_E, most=125))
+    return 1 / (1 + exp2(x * -LOG2_E, most=125))
 
 
-def _power_of_2(x: mx.array, *, most: int) -> mx.array:
-    """most: the largest exponent."""
+def exp2(x: mx.array, *, most: int = 127) -> mx.array:
+    """2 ** x, and 0 below -126.5; x from -1e13 to 127. most: what its exponent is bounded by, where x may be larger."""
     # A sum that large has no digits left behind the point, and its last bits are the whole number.
     whole = x + _ROUNDING
     rest = x - (whole - _ROUNDING)
@@ -61,9 +56,7 @@ def _power_of_2(x: mx.array, *, most: int) -> mx.array:
     return power * (exponent << 23).view(mx.float32)
 
 
-@fused
-def exp2_fused(x: mx.array) -> mx.array:
-    return exp2(x)
+exp2_fused = fused(exp2)
 
 
 def row_sums(x: mx.array) -> mx.array:
