@@ -45,7 +45,8 @@ FAULTS = (
     "no choices",
     "empty",
 )
-_RARE = {"time-out": 6, "429 date": 1}  # these cost seconds
+# The first two cost seconds. Of empty replies a picture gets three before it is left out: with more, threads may meet so.
+_RARE = {"time-out": 6, "429 date": 1, "empty": 2}
 
 Plan = Callable[[int], str | None]  # number of a chat request -> fault, or None for a good answer
 Answer = Callable[[str, str], str]  # (hash of the picture as sent, prompt) -> text
