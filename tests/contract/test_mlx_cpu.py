@@ -68,9 +68,10 @@ def test_attention(kind: str, queries: int, keys: int, kv_heads: int, kept: int,
 
 @pytest.mark.parametrize(("kept", "times"), [(2 * 2 * 60 * 60, 1), (2 * 2 * 60 * 60 - 1, 2)])
 def test_powers_of_few_scores_are_kept_for_the_way_back(kept: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, taken = attention.exp2_fused, []
+    blockwise = pytest.importorskip("mlxtune.backends.mlx.blockwise")
+    own, taken = blockwise.exp2_fused, []
     monkeypatch.setattr(attention, "_KEPT", kept)
-    monkeypatch.setattr(attention, "exp2_fused", lambda x: taken.append(x.shape) or own(x))
+    monkeypatch.setattr(blockwise, "exp2_fused", lambda x: taken.append(x.shape) or own(x))
     mx.vjp(lambda q: attention.attention(q, q, q, scale=0.3), [_random(2, 2, 60, 8)], [_random(2, 60, 16)])
     assert taken == [(1, 4, 60, 60)] * times
 
@@ -165,18 +166,30 @@ def test_swiglu() -> None:
 def test_rotation(precision: str, tolerance: float) -> None:
     rotary = pytest.importorskip("mlxtune.backends.mlx.rotary")
     x, d_out = _random(2, 3, 5, 8).astype(getattr(mx, precision)), _random(2, 3, 5, 8)
-    turns = cos, sin = rotary.rotary(_random(2, 1, 5, 4), mx.float32)
+    angles = _random(2, 1, 5, 4)
+    turns = rotary.rotary(angles, mx.float32)
 
     def plain(x: Array) -> Array:
-        """transformers' `rotate_half`, whose sines have no sign."""
-        half = mx.concatenate([-x[..., 4:], x[..., :4]], axis=-1)
-        return x * cos + half * mx.concatenate([sin[..., 4:]] * 2, axis=-1)
+        """transformers' `rotate_half`."""
+        both = mx.concatenate([angles, angles], axis=-1)
+        return x * mx.cos(both) + mx.concatenate([-x[..., 4:], x[..., :4]], axis=-1) * mx.sin(both)
 
     wanted = mx.vjp(plain, [x], [d_out])
     found = mx.vjp(lambda x: rotary.rotate(x, *turns), [x], [d_out])
     assert found[1][0].dtype == x.dtype
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(*(np.array(a[0].astype(mx.float32)) for a in (one, other)), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 3, 5, 33)])
+def test_rms_norm(shape: tuple[int, ...]) -> None:
+    norm = pytest.importorskip("mlxtune.backends.mlx.norm")
+    ours = norm.RMSNorm(shape[-1], eps=1e-3)
+    ours.weight = _random(shape[-1])
+    x = _random(*shape, spread=0.1)
+    wanted = _values_and_gradients(lambda x: mx.fast.rms_norm(x, ours.weight, 1e-3), [x])
+    for one, other in zip(_values_and_gradients(ours, [x]), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [63, 64, 65, 200])

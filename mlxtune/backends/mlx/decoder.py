@@ -18,6 +18,7 @@ from mlxtune.backends.mlx.attention import Mask, attention, narrowed
 from mlxtune.backends.mlx.cache import KVCache
 from mlxtune.backends.mlx.course import Leg, at, legs_of
 from mlxtune.backends.mlx.lora import together
+from mlxtune.backends.mlx.norm import RMSNorm
 from mlxtune.backends.mlx.rotary import Rotary, frequency_axes, inverse_frequencies, rotary, rotate, turns_at
 from mlxtune.wanted_rows import WantedRows
 
@@ -35,27 +36,27 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
         self.o_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
         if head_norms:
-            self.q_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
-            self.k_norm = nn.RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
+            self.q_norm = RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
+            self.k_norm = RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
 
     def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
+        """x: [B * S, hidden]. Gives the same, or [N, hidden] of the wanted rows."""
         if rows is None:
             q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)
         else:
             q, (k, v) = self.q_proj(at(x, rows.queries)), together(x, self.k_proj, self.v_proj)
-        q, k, v = self._split(q, self.heads), self._split(k, self.kv_heads), self._split(v, self.kv_heads)
+        batch, width = turns[0].shape[:2]
+        q, k, v = (part.reshape(batch, -1, part.shape[-1] // self.head_dim, self.head_dim) for part in (q, k, v))
         if "q_norm" in self:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, *(turns if rows is None else turns_at(turns, rows.queries))), rotate(k, *turns)
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
         if cache is not None:
             k, v = cache.append(k, v)
         if rows is not None:
-            mask = narrowed(mask, rows.queries, width=x.shape[1], keys=k.shape[2])
+            mask = narrowed(mask, rows.queries, width=width, keys=k.shape[2])
         out = attention(q, k, v, scale=self.head_dim**-0.5, mask=mask)
-        return self.o_proj(out if rows is None else at(out, rows.back))
-
-    def _split(self, x: mx.array, heads: int) -> mx.array:
-        return x.reshape(*x.shape[:2], heads, self.head_dim).transpose(0, 2, 1, 3)
+        return self.o_proj(out.reshape(-1, out.shape[-1]) if rows is None else at(out, rows.back))
 
 
 class Mlp(nn.Module):
@@ -84,13 +85,16 @@ class Layer(nn.Module):
         super().__init__()
         self.self_attn = Attention(text, bias=bias, head_norms=head_norms)
         self.mlp = Mlp(text["hidden_size"], text["intermediate_size"])
-        self.input_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
-        self.post_attention_layernorm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+        self.input_layernorm = RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+        self.post_attention_layernorm = RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
 
     def __call__(self, x: mx.array, turns: Rotary, mask: Mask, cache: KVCache | None, rows: WantedRows | None) -> mx.array:
         """x: [B, S, hidden]. Gives the same, or [N, hidden] of the wanted rows."""
-        x = (x if rows is None else at(x, rows.places)) + self.self_attn(self.input_layernorm(x), turns, mask, cache, rows)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        tokens = x.reshape(-1, x.shape[-1])  # once: each of the parts would do so for itself, and turn its result back
+        seen = self.self_attn(self.input_layernorm(tokens), turns, mask, cache, rows)
+        tokens = (tokens if rows is None else at(tokens, rows.places)) + seen
+        tokens = tokens + self.mlp(self.post_attention_layernorm(tokens))
+        return tokens.reshape(x.shape) if rows is None else tokens
 
 
 class Decoder(nn.Module):
@@ -105,7 +109,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(text["vocab_size"], text["hidden_size"])
         self.layers = [Layer(text, bias=attention_bias, head_norms=head_norms) for _ in range(text["num_hidden_layers"])]
-        self.norm = nn.RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
+        self.norm = RMSNorm(text["hidden_size"], eps=text["rms_norm_eps"])
         self._frequencies = inverse_frequencies(self.layers[0].self_attn.head_dim, theta=text["rope_theta"])
         self._axes = frequency_axes(len(self._frequencies), text.get("mrope_section"), interleaved=interleaved)
 
@@ -117,7 +121,7 @@ class Decoder(nn.Module):
         return legs_of(self.layers, lambda layer, x, cache, rows: layer(x, turns, mask, cache, rows), caches, rows)
 
     def _rotary(self, positions: mx.array, dtype: mx.Dtype) -> Rotary:
-        """[B, 1, S, head_dim] each."""
+        """Of [B, S, 1, head_dim / 2] angles."""
         axes, frequencies = mx.array(self._axes), mx.array(self._frequencies)
         angles = positions.astype(mx.float32)[axes].transpose(1, 2, 0) * frequencies  # [B, S, head_dim / 2]
-        return rotary(angles[:, None], dtype)
+        return rotary(angles[:, :, None], dtype)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
+from mlxtune.backends.mlx.untraced import untraced
 from mlxtune.backends.mlx.vector import LN_2, LOG2_E, by_parts, exp2, fused, row_highest, row_sums
 
 ROWS = 96  # of logits at once, 56 MiB in float32 over 150,000 tokens; MLX holds up to four arrays as large
@@ -68,6 +69,9 @@ def _nll_by_parts(labels: mx.array) -> Callable[[mx.array], mx.array]:
 
     @mx.custom_function
     def of(logits: mx.array) -> mx.array:
+        return untraced(forward, logits)
+
+    def forward(logits: mx.array) -> mx.array:
         totals = []
         for _, rows in apart(logits):
             highest = row_highest(rows)
@@ -76,7 +80,10 @@ def _nll_by_parts(labels: mx.array) -> Callable[[mx.array], mx.array]:
         return mx.concatenate(totals) - _of_labels(logits, labels)
 
     @of.vjp
-    def backward(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
+    def vjp(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
+        return untraced(back, logits, cotangent, value)
+
+    def back(logits: mx.array, cotangent: mx.array, value: mx.array) -> mx.array:
         total, scale = (value + _of_labels(logits, labels))[:, None], cotangent[:, None]
         shares = [_exp(rows - total[part]) * scale[part] for part, rows in apart(logits)]
         return mx.concatenate(shares).at[mx.arange(len(labels)), labels].add(-cotangent)

@@ -10,9 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxtune.backends.mlx.course import at
-
-Rotary = tuple[mx.array, mx.array]  # cos and sin of every angle, the first half of the sines negative; see `rotate`
+Rotary = tuple[mx.array, mx.array]  # cos of every angle; -sin and sin, for the two halves of what is turned; see `rotate`
 
 
 def inverse_frequencies(dim: int, *, theta: float) -> np.ndarray:
@@ -36,14 +34,14 @@ def frequency_axes(frequencies: int, section: list[int] | None, *, interleaved: 
 
 
 def rotary(angles: mx.array, dtype: mx.Dtype) -> Rotary:
-    """[..., dim / 2] -> two of [..., dim]."""
+    """[..., dim / 2] -> [..., 1, dim / 2] and [..., 2, dim / 2]."""
     cos, sin = mx.cos(angles).astype(dtype), mx.sin(angles).astype(dtype)
-    return mx.concatenate([cos, cos], axis=-1), mx.concatenate([-sin, sin], axis=-1)
+    return cos[..., None, :], mx.stack([-sin, sin], axis=-2)
 
 
 def turns_at(turns: Rotary, places: mx.array) -> Rotary:
-    """Those of tokens at places [B, M] of the flattened [B * S]. turns: [B, 1, S, dim] each."""
-    cos, sin = (at(part, places)[:, None] for part in turns)
+    """Those of tokens at places [B, M] of the flattened [B * S]. turns: of [B, S, 1, dim / 2] angles."""
+    cos, sin = (part.reshape(-1, *part.shape[-3:])[places] for part in turns)
     return cos, sin
 
 
@@ -57,9 +55,10 @@ def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
 def _turned_back(primals: Any, cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """MLX's own way back through the halves copies each into an array of zeros. Angles get no gradient."""
     x, cos, sin = primals
-    return _turned(cotangent, cos, -sin).astype(x.dtype), mx.zeros_like(cos), mx.zeros_like(sin)
+    return _turned(cotangent, cos, sin[..., ::-1, :]).astype(x.dtype), mx.zeros_like(cos), mx.zeros_like(sin)
 
 
 def _turned(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    half = x.shape[-1] // 2
-    return x * cos + mx.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
+    # Halves change places by a step of -1, which copies nothing.
+    halves = mx.unflatten(x, -1, (2, -1))
+    return mx.flatten(halves * cos + halves[..., ::-1, :] * sin, -2)

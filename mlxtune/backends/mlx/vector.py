@@ -59,9 +59,9 @@ def exp2(x: mx.array, *, most: int = 127) -> mx.array:
 exp2_fused = fused(exp2)
 
 
-def row_sums(x: mx.array) -> mx.array:
-    """[..., N] float32 -> [..., 1]. MLX's own sum goes number by number, ten times as long as a product with ones."""
-    return x @ mx.array(np.ones((x.shape[-1], 1), np.float32))  # of numpy: no operation of its own
+def row_sums(x: mx.array, times: float = 1.0) -> mx.array:
+    """[..., N] float32 -> [..., 1], times a number. MLX's own sum goes number by number, ten times as long as a product."""
+    return x @ mx.array(np.full((x.shape[-1], 1), times, np.float32))  # of numpy: no operation of its own
 
 
 def row_highest(x: mx.array) -> mx.array:

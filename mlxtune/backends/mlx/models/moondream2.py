@@ -51,6 +51,7 @@ class Attention(nn.Module):
         q, k, v = self._split(q if rows is None else at(q, rows.queries)), self._split(k), self._split(v)
         if turns is not None:
             q, k = _turned(q, turns if rows is None else turns_at(turns, rows.queries)), _turned(k, turns)
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
         if cache is not None:
             k, v = cache.append(k, v)
         if rows is not None:
@@ -59,12 +60,12 @@ class Attention(nn.Module):
         return out if rows is None else at(out, rows.back)
 
     def _split(self, x: mx.array) -> mx.array:
-        return x.reshape(*x.shape[:2], -1, self.head_dim).transpose(0, 2, 1, 3)
+        return x.reshape(*x.shape[:2], -1, self.head_dim)
 
 
 def _turned(x: mx.array, turns: Rotary) -> mx.array:
     """phi turns the first dimensions of each head alone."""
-    dim = turns[0].shape[-1]
+    dim = 2 * turns[0].shape[-1]
     return mx.concatenate([rotate(x[..., :dim], *turns), x[..., dim:]], axis=-1)
 
 
@@ -108,7 +109,7 @@ class Text(nn.Module):
     def legs(self, positions: mx.array, mask: Mask, caches: Sequence[KVCache] | None, rows: WantedRows | None) -> list[Leg]:
         """Of the blocks. positions: [1, B, S]. rows: see `Inputs`."""
         angles = positions[0].astype(mx.float32)[..., None] * mx.array(self._frequencies)
-        turns = rotary(angles[:, None], self.post_ln.weight.dtype)  # [B, 1, S, rotary_dim] each
+        turns = rotary(angles[:, :, None], self.post_ln.weight.dtype)  # of [B, S, 1, rotary_dim / 2] angles
         return legs_of(self.blocks, lambda block, x, cache, rows: block(x, turns, mask, cache, rows), caches, rows)
 
     @property

@@ -13,6 +13,7 @@ from mlxtune.backends.mlx.activations import gelu
 from mlxtune.backends.mlx.attention import Visible, attention
 from mlxtune.backends.mlx.decoder import Decoder, Mlp
 from mlxtune.backends.mlx.model import Model
+from mlxtune.backends.mlx.norm import RMSNorm
 from mlxtune.backends.mlx.rotary import Rotary, inverse_frequencies, rotary, rotate
 from mlxtune.families import ModelConfig
 from mlxtune.families.qwen2_5_vl import Segments, vision_layout
@@ -47,7 +48,7 @@ class VisionAttention(nn.Module):
             qkv, turns = qkv[places], (turns[0][places], turns[1][places])
             mask = Visible.of(segments.valid[:, None])
         q, k, v = qkv.reshape(groups, longest, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)  # each [G, heads, M, dim]
-        angles = [part.reshape(groups, 1, longest, -1) for part in turns]
+        angles = [part.reshape(groups, 1, longest, *part.shape[-2:]) for part in turns]
         q, k = (rotate(t, *angles).astype(x.dtype) for t in (q, k))
         out = attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask).reshape(groups * longest, -1)
         return self.proj(out if mask is None else out[mx.array(segments.back)])
@@ -90,7 +91,7 @@ def patch_frequencies(vision: Mapping[str, Any], head_dim: int) -> np.ndarray:
 
 
 def patch_rotary(places: np.ndarray, frequencies: np.ndarray) -> Rotary:
-    """[P, head_dim] float32 each. places: [P, 2], row and column of each patch."""
+    """Of [P, head_dim / 2] angles, float32. places: [P, 2], row and column of each patch."""
     angles = (places[:, :, None] * frequencies).reshape(len(places), -1)  # [P, head_dim / 2]
     return rotary(mx.array(angles), mx.float32)
 
@@ -105,9 +106,9 @@ class VisionTower(nn.Module):
         self.patch_embed = PatchEmbed(hidden, self.patch, vision.get("temporal_patch_size", 2))
         inner = vision["intermediate_size"]
         self.blocks = [
-            VisionBlock(hidden, heads, norm=nn.RMSNorm, mlp=Mlp(hidden, inner, bias=True)) for _ in range(vision["depth"])
+            VisionBlock(hidden, heads, norm=RMSNorm, mlp=Mlp(hidden, inner, bias=True)) for _ in range(vision["depth"])
         ]
-        self.merger = PatchMerger(nn.RMSNorm(hidden, eps=1e-6), hidden, vision["out_hidden_size"], self.merge**2)
+        self.merger = PatchMerger(RMSNorm(hidden, eps=1e-6), hidden, vision["out_hidden_size"], self.merge**2)
         self._frequencies = patch_frequencies(vision, hidden // heads)
 
     def __call__(self, patches: mx.array, grids: Sequence[tuple[int, ...]]) -> mx.array:
