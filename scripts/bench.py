@@ -2,7 +2,7 @@
 
     python scripts/bench.py [--repeats 5] [--families qwen2_5_vl smolvlm] [--works W1 W2 W3 G1] [--sides …] [--folder DIR]
     python scripts/bench.py --size tiny --limit 2 --repeats 1        try the script out
-    python scripts/bench.py --only growth                            a part alone: check time lean start growth table
+    python scripts/bench.py --only growth                            a part alone: check time share lean start growth table
     python scripts/bench.py --cuda                                   true sizes in bfloat16, on a CUDA machine
 
 Every run is a process of its own, and every result a line of DIR/results.jsonl as soon as it is there: started again, the
@@ -28,7 +28,7 @@ from benchmarks.table import page
 from benchmarks.works import GROWTH, WORKS
 
 ROOT = Path(__file__).resolve().parents[1]
-_PARTS = ("check", "time", "lean", "start", "growth", "table")
+_PARTS = ("check", "time", "share", "lean", "start", "growth", "table")
 
 
 def main() -> None:
@@ -50,6 +50,8 @@ def main() -> None:
         sys.exit("bench: the sides do not learn the same, so that their times say nothing")
     if "time" in wanted:
         parts.timings(runner, given.families, given.works, given.sides, repeats=given.repeats)
+    if "share" in wanted:
+        parts.shares(runner, given.families, given.sides, repeats=given.repeats)
     if "lean" in wanted:
         parts.lean(runner, given.families, [work for work in given.works if work in ("W2", "W3")], given.sides)
     if "start" in wanted:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from itertools import pairwise
+from statistics import mean, median
 from typing import Any
 
 from benchmarks.sides import SIDES
@@ -52,6 +53,19 @@ def step(line: Line) -> float | None:
 def above(line: Line) -> float | None:
     """Bytes at the peak above the loaded model: MLX's own count; resident for torch on a CPU; CUDA's count there."""
     return line["memory"]["above"]
+
+
+def shares(results: Results, framework: str, family: str, least: float) -> tuple[list[float], list[float]]:
+    """Of the limit, step by step: by the matrix products right before and after it, and by the fastest product of that run.
+
+    least: FLOPs of a step.
+    """
+    beside, fastest = [], []
+    for line in results.of("share", side=f"share-{framework}", family=family):
+        for seconds, around in zip(line["alone_s"], pairwise(line["rates"]), strict=True):
+            beside.append(least / seconds / mean(around))
+            fastest.append(least / seconds / max(line["rates"]))
+    return beside, fastest
 
 
 def peers(side: str, among: Sequence[str]) -> list[str]:

@@ -67,6 +67,8 @@ class Record:
     trainable: int | None = None
     vision_s: float | None = None  # of a pass of all pictures through the vision tower, where a side makes one
     figures: dict[str, float] = field(default_factory=dict)
+    alone_s: list[float] = field(default_factory=list)  # of each step without what a probe did between them
+    rates: list[float] = field(default_factory=list)  # FLOP/s of a matrix product before each of those, and behind the last
     done_at: float | None = None
 
     def imported(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def lean(runner: Runner, families: Sequence[str], works: Sequence[str], sides: S
         for work in (WORKS[name] for name in works if WORKS[name].epochs):
             for side in (side for side in TRAINERS if side in sides):
                 runner.run("lean", runner.job(side, family, work, checkpoint=True))
+
+
+def shares(runner: Runner, families: Sequence[str], sides: Sequence[str], *, repeats: int) -> None:
+    """Steps of W2, four times as many, in turn with matrix products."""
+    for repeat in range(repeats):
+        for family in families:
+            for framework in ("mlx", "torch"):
+                if f"mlxtune-{framework}" in sides:
+                    runner.run("share", runner.job(f"share-{framework}", family, replace(WORKS["W2"], epochs=4)), repeat)
 
 
 def first_steps(runner: Runner, *, repeats: int) -> None:

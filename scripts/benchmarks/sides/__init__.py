@@ -36,6 +36,8 @@ SIDES = {
     "transformers-batch": Entry("transformers, batches", "torch", "transformers_answers", "batches"),
     "gemm-mlx": Entry("matrix product", "mlx", "probes", "gemm_mlx"),
     "gemm-torch": Entry("matrix product", "torch", "probes", "gemm_torch"),
+    "share-mlx": Entry("mlxtune, with products between its steps", "mlx", "probes", "share_mlx"),
+    "share-torch": Entry("mlxtune, with products between its steps", "torch", "probes", "share_torch"),
     "leak-mlx-vlm": Entry("mlx-vlm Trainer", "mlx", "probes", "leak_mlx_vlm"),
     "leak-unsloth": Entry("Unsloth MLXTrainer", "mlx", "probes", "leak_unsloth"),
     "profile-torch": Entry("mlxtune, profiled", "torch", "probes", "profile_torch"),

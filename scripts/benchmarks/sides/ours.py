@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from benchmarks.works import NEW_TOKENS
 
 
 def train_mlx(job: Job, record: Record) -> None:
-    _train(job, record, "mlx")
+    train(job, record, "mlx")
 
 
 def train_torch(job: Job, record: Record) -> None:
-    _train(job, record, "torch")
+    train(job, record, "torch")
 
 
 def answer_mlx(job: Job, record: Record) -> None:
@@ -28,7 +29,8 @@ def answer_torch(job: Job, record: Record) -> None:
     _answer(job, record, "torch")
 
 
-def _train(job: Job, record: Record, backend: str) -> None:
+def train(job: Job, record: Record, backend: str, *, between: Callable[[], None] = lambda: None) -> None:
+    """between: called after each step."""
     from mlxtune.process import own_process
 
     own_process()
@@ -45,6 +47,7 @@ def _train(job: Job, record: Record, backend: str) -> None:
             record.loaded()
         elif isinstance(event, StepDone):
             record.step(event.loss)
+            between()
         elif isinstance(event, LookProgress):
             begin.append(time.monotonic())
             record.vision_s = begin[-1] - begin[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import Job, Record
-from benchmarks.machine import gemm_rate
+from benchmarks.machine import gemm_rate, products
 from benchmarks.sides.conversations import answer, question
 from benchmarks.works import read
 
@@ -19,6 +20,32 @@ def gemm_mlx(job: Job, record: Record) -> None:
 def gemm_torch(job: Job, record: Record) -> None:
     record.figures["flops"] = gemm_rate("torch", precision=job.precision, device=job.device)
     record.done()
+
+
+def share_mlx(job: Job, record: Record) -> None:
+    _share(job, record, "mlx")
+
+
+def share_torch(job: Job, record: Record) -> None:
+    _share(job, record, "torch")
+
+
+def _share(job: Job, record: Record, backend: str) -> None:
+    """Steps of mlxtune and matrix products in turn: a machine that others use too is now faster and now slower, and the limit of
+    a step is what the machine did right before and after it."""
+    from benchmarks.sides.ours import train
+
+    ways = products(backend, (2048, 2048, 2048), precision=job.precision, device=job.device)
+    product = max(ways, key=lambda way: max(way() for _ in range(5)))
+    begin: list[float] = []
+
+    def between() -> None:
+        if begin:
+            record.alone_s.append(time.monotonic() - begin[-1])
+        record.rates.append(product())
+        begin.append(time.monotonic())
+
+    train(job, record, backend, between=between)
 
 
 def leak_mlx_vlm(job: Job, record: Record) -> None:
