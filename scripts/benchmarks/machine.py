@@ -59,10 +59,11 @@ def gemm_rate(framework: str, *, seconds: float = 2.0, precision: str = "float32
     """FLOP/s of the matrix product, the best of the shapes that a 50-million-parameter model (on CUDA: a true one) has, by its
     fastest call: the machine's limit is asked for, not what it does while it is busy with something else."""
     size = (8192, 4096, 4096) if device == "cuda" else (1024, 512, 1408)
-    best = 0.0
-    for shape in (size, (size[0], size[2], size[1]), (2048, 2048, 2048)):
-        for product in products(framework, shape, precision=precision, device=device):
-            end = time.perf_counter() + seconds / 3
+    shapes, best = [size, (size[0], size[2], size[1]), (2048, 2048, 2048)], 0.0
+    for shape in shapes:
+        ways = products(framework, shape, precision=precision, device=device)
+        for product in ways:
+            end = time.perf_counter() + seconds / len(shapes) / len(ways)
             while time.perf_counter() < end:
                 best = max(best, product())
     return best

@@ -45,7 +45,7 @@ FAULTS = (
     "no choices",
     "empty",
 )
-# The first two cost seconds. Of empty replies a picture gets three before it is left out: with more, threads may meet so.
+# The first two cost seconds. A picture with three empty replies is left out, and chance and threads say which picture gets them.
 _RARE = {"time-out": 6, "429 date": 1, "empty": 2}
 
 Plan = Callable[[int], str | None]  # number of a chat request -> fault, or None for a good answer

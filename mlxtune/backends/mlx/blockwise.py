@@ -5,7 +5,7 @@ Source: FlashAttention, Dao et al. 2022 (arXiv 2205.14135), without its tiling o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -131,9 +131,9 @@ def blockwise(
     return attend
 
 
-def _whole(parts: Sequence[mx.array], batch: int) -> mx.array:
+def _whole(parts: list[mx.array], batch: int) -> mx.array:
     """[B, S, some heads, group * D], as the blocks see them, of all heads -> [batch, S, heads * D]."""
-    x = mx.concatenate([*parts], axis=2)
+    x = mx.concatenate(parts, axis=2)
     if len(x) != batch:
         x = x.reshape(x.shape[1], batch, -1).swapaxes(0, 1)
     return x.reshape(*x.shape[:2], -1)

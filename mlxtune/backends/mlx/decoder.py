@@ -28,13 +28,13 @@ _ROWS = 1024  # tokens that go through an MLP at once
 class Attention(nn.Module):
     def __init__(self, text: Mapping[str, Any], *, bias: bool, head_norms: bool) -> None:
         super().__init__()
-        hidden, self.heads = text["hidden_size"], text["num_attention_heads"]
-        self.kv_heads = text.get("num_key_value_heads") or self.heads
-        self.head_dim = text.get("head_dim") or hidden // self.heads
-        self.q_proj = nn.Linear(hidden, self.heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(hidden, self.kv_heads * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=False)
+        hidden, heads = text["hidden_size"], text["num_attention_heads"]
+        kv_heads = text.get("num_key_value_heads") or heads
+        self.head_dim = text.get("head_dim") or hidden // heads
+        self.q_proj = nn.Linear(hidden, heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(hidden, kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(hidden, kv_heads * self.head_dim, bias=bias)
+        self.o_proj = nn.Linear(heads * self.head_dim, hidden, bias=False)
         if head_norms:
             self.q_norm = RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
             self.k_norm = RMSNorm(self.head_dim, eps=text["rms_norm_eps"])
