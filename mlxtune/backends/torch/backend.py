@@ -21,10 +21,13 @@ from mlxtune.backends.torch.head import weighted_nll
 from mlxtune.backends.torch.loading import load_model
 from mlxtune.backends.torch.models import Inputs, TorchModel
 from mlxtune.backends.torch.optimizer import AdamW
+from mlxtune.backends.torch.products import pack
 from mlxtune.batching import own_mask
 from mlxtune.rounding import rounded
 from mlxtune.types import Arrays, Batch, Memory, Pixels, StepResult
 from mlxtune.wanted_rows import WantedRows
+
+_PACKED = 16  # packed copies of weights may take one part in so many of the computer's memory
 
 
 @dataclass
@@ -64,6 +67,8 @@ class TorchBackend:
         self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
         self.model.model.eval()
         self._adapted = [module for module in self.model.model.modules() if isinstance(module, lora.LoraLinear)]
+        if not checkpointing and not compiled:  # the one asks for the least memory, the other multiplies in its own way
+            pack((self.model.text, self.model.head), most_bytes=(self.memory().limit_bytes or 0) // _PACKED)
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         self.model.wake_vision()  # outside: weights that move in inference mode could never be trained beside again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlxtune.backends.torch.products import product
+from mlxtune.backends.torch.products import packed_of, product
 
 # Of logits at once: 150 MiB in float32 over 150,000 tokens. The head is read anew for every chunk; with half as many rows both
 # products took a quarter longer.
@@ -55,4 +55,4 @@ def _chunk(
     if not wanted:
         return loss, None
     outer = logits.exp_().scatter_add_(1, places, torch.full_like(places, -1, dtype=logits.dtype)).mul_(weights[:, None])
-    return loss, product(outer.to(hidden.dtype), head.weight.T)
+    return loss, product(outer.to(hidden.dtype), head.weight.T, packed=packed_of(head).back)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mlxtune.adapters import Adapter
-from mlxtune.backends.torch.products import Linear, product
+from mlxtune.backends.torch.products import Linear, Packed, packed_of, product
 
 
 class LoraLinear(nn.Module):
@@ -51,29 +51,32 @@ def together(x: torch.Tensor, *layers: nn.Module) -> list[torch.Tensor]:
     every_a, every_b = zip(*(layer.arrays(x.dtype) for layer in adapted), strict=True)
     weights, biases = zip(*((layer.base.weight, layer.base.bias) for layer in adapted), strict=True)
     scale = adapted[0].scale  # all are of one adapter, which has one
-    outs = iter(_Adapted.apply(x, scale, _joined(every_a), *every_b, *weights, *biases))
+    packs = [packed_of(layer.base) for layer in adapted]
+    outs = iter(_Adapted.apply(x, scale, packs, _joined(every_a), *every_b, *weights, *biases))
     return [next(outs) if join else layer(x) for join, layer in zip(joins, layers, strict=True)]
 
 
 class _Adapted(torch.autograd.Function):
     """Each x W^T + bias + scale * x A^T B^T, for frozen W. Autograd copies the larger products once more to add to them.
 
-    a: all A, [sum of ranks, in]. more: each B [out, rank], then each W, then each bias.
+    packs: of each W. a: all A, [sum of ranks, in]. more: each B [out, rank], then each W, then each bias.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scale: float, a: torch.Tensor, *more: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: Any, x: torch.Tensor, scale: float, packs: Sequence[Packed], a: torch.Tensor, *more: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         count = len(more) // 3
         every_b, weights, biases = more[:count], more[count : 2 * count], more[2 * count :]
         rows = x.flatten(0, -2)
         low = product(rows, a)
         lows = low.split([b.shape[1] for b in every_b], dim=1)
         outs = [
-            product(rows, weight, bias).addmm_(own, b.T, alpha=scale).view(*x.shape[:-1], -1)
-            for weight, bias, own, b in zip(weights, biases, lows, every_b, strict=True)
+            product(rows, weight, bias, packed=packed.forward).addmm_(own, b.T, alpha=scale).view(*x.shape[:-1], -1)
+            for weight, bias, packed, own, b in zip(weights, biases, packs, lows, every_b, strict=True)
         ]
         ctx.save_for_backward(x, a, low, *every_b, *weights)
-        ctx.scale = scale
+        ctx.scale, ctx.packs = scale, packs
         return tuple(outs)
 
     @staticmethod
@@ -85,12 +88,16 @@ class _Adapted(torch.autograd.Function):
         d_low = _joined([product(d_out, b.T) for d_out, b in zip(d_rows, every_b, strict=True)], dim=1).mul_(ctx.scale)
         d_x = None
         if ctx.needs_input_grad[0]:
-            d_x = product(d_rows[0], weights[0].T)
-            for d_out, weight in zip(d_rows[1:], weights[1:], strict=True):
-                d_x += product(d_out, weight.T)
+            parts = (
+                product(d_out, weight.T, packed=packed.back)
+                for d_out, weight, packed in zip(d_rows, weights, ctx.packs, strict=True)
+            )
+            d_x = next(parts)
+            for part in parts:
+                d_x += part
             d_x = d_x.addmm_(d_low, a).view_as(x)
         d_bs = (product(own.T, d_out.T).mul_(ctx.scale).T for own, d_out in zip(lows, d_rows, strict=True))
-        return d_x, None, product(d_low.T, rows.T), *d_bs, *[None] * (2 * len(weights))
+        return d_x, None, None, product(d_low.T, rows.T), *d_bs, *[None] * (2 * len(weights))
 
 
 def _joined(arrays: Sequence[torch.Tensor], dim: int = 0) -> torch.Tensor:
