@@ -19,10 +19,9 @@ _BY_ONEDNN = (
     processor().get("vendor_id", INTEL) != INTEL
     and torch.backends.mkl.is_available()
     and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # made for what torch compiles; no promise of theirs
+    # Made for what torch compiles; no promise of theirs.
+    and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
 )
-
-
 _ROWS = 512  # that copies of weights are packed for; they serve any number
 
 
