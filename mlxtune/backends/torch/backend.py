@@ -46,6 +46,7 @@ class TorchBackend:
     _adapter: dict[str, nn.Parameter] = field(default_factory=dict)
     _adapted: list[lora.LoraLinear] = field(default_factory=list)
     _optimizer: AdamW | None = None
+    _to_pack: bool = False
     _scale: LossScale = field(default_factory=LossScale)
 
     def __post_init__(self) -> None:
@@ -67,8 +68,8 @@ class TorchBackend:
         self._optimizer = AdamW(self._adapter, weight_decay=weight_decay)
         self.model.model.eval()
         self._adapted = [module for module in self.model.model.modules() if isinstance(module, lora.LoraLinear)]
-        if not checkpointing and not compiled:  # the one asks for the least memory, the other multiplies in its own way
-            pack((self.model.text, self.model.head), most_bytes=(self.memory().limit_bytes or 0) // _PACKED)
+        # The one asks for the least memory, the other multiplies in its own way.
+        self._to_pack = not checkpointing and not compiled
 
     def vision_features(self, pixels: Sequence[Pixels]) -> list[np.ndarray]:
         self.model.wake_vision()  # outside: weights that move in inference mode could never be trained beside again
@@ -83,6 +84,9 @@ class TorchBackend:
         assert self._optimizer is not None, "attach an adapter first"
         if self.model.checkpointing:
             give_back_freed_memory()  # not before: the vision pass holds little, and is faster with what it keeps
+        if self._to_pack:  # not before: who only asks has no use for what serves the way back
+            pack((self.model.text, self.model.head), most_bytes=(self.memory().limit_bytes or 0) // _PACKED)
+            self._to_pack = False
         while True:
             scale = self._scale.value
             loss, norm = self._gradients(micro, seed=seed)
